@@ -10,6 +10,7 @@ from typing import ClassVar
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.runs import RunState
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 from watching import LONG_SECONDS
 
@@ -92,6 +93,7 @@ class FakeSink:
         running: runs that have not ended.
         present: the tags that runs have.
         closed: how often its connection was closed.
+        last_metric_at: time of the newest metric of the program, of each run.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -102,12 +104,28 @@ class FakeSink:
     running: set[str] = field(default_factory=set)
     present: dict[str, str] = field(default_factory=dict)
     closed: int = 0
+    last_metric_at: int | None = None
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         return self.present
 
     def has_ended(self, run_id: str) -> bool:
         return run_id not in self.running
+
+    def state(self, run_id: str) -> RunState:
+        if self.down:
+            raise unreachable("connection refused")
+        status = "RUNNING" if run_id in self.running else "FINISHED"
+        return RunState(status, STARTED_AT, {**self.present, **self.tags_of(run_id)}, self.last_metric_at)
+
+    def tags_of(self, run_id: str) -> dict[str, str]:
+        """Returns the tags that were sent to a run, the newest of each."""
+        return {
+            key: value
+            for batch in self.batches
+            if batch.run_id == run_id
+            for key, value in batch.tags.items()
+        }
 
     def started_at(self, run_id: str) -> int:
         self.asked.append(run_id)

@@ -1,4 +1,4 @@
-"""What users choose by name: families of metrics, GPUs, and the name of a node.
+"""What users choose by name: families of metrics, GPUs, the name of a node, and where alerts and reports go.
 
 `settings` imports this module only if something is named, since `import mlflow` loads `settings`.
 """
@@ -14,12 +14,17 @@ from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
 # An item in a list of GPUs: an index, the start of a UUID, or, as Intel's GPUs have no UUID, a PCI address.
 _GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7]", re.ASCII)
+_SWITCHED_OFF = frozenset({"off", "false", "0", "no"})
 _GPU_CHOICES = ("visible", "process", "all")
 _GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
 _NODE_ID_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
 _NODE_ID = re.compile(rf"{_NODE_ID_PART}(/{_NODE_ID_PART})*")
 _NODE_ID_LENGTH = 150  # of the 250 characters of a metric name; our longest key takes less than 100
+
+_ALERT = re.compile(r"cmd:\s*\S.*|https?://\S+")
+_ALERT_FORMS = "log, off, cmd: with a command line, or the address of a webhook (https://...)"
+_REPORT_FORMS = "artifact or off"
 
 Report = Callable[[str, str], None]  #: called with a word that is wrong, and what is used instead
 
@@ -79,6 +84,41 @@ def check_gpus(wanted: object) -> None:
     words = _words(wanted) if isinstance(wanted, str) else []
     if wanted not in _GPU_CHOICES and not (words and all(map(_GPU.fullmatch, words))):
         raise SettingsError(f"gpus must be {_GPU_FORMS}, got {wanted!r}")
+
+
+def check(node_id: str | None, gpus: object, alert: object, report: object) -> None:
+    """Checks what a program chooses by name.
+
+    Raises:
+        SettingsError: one of them is not a choice.
+    """
+    check_node_id(node_id)
+    if gpus != _GPU_CHOICES[0]:
+        check_gpus(gpus)
+    if alert not in {"log", "off"} and not (isinstance(alert, str) and _ALERT.fullmatch(alert)):
+        raise SettingsError(f"alert must be {_ALERT_FORMS}, got {alert!r}")
+    if report not in {"artifact", "off"}:
+        raise SettingsError(f"report must be {_REPORT_FORMS}, got {report!r}")
+
+
+def read_alert(text: str, report: Report) -> str:
+    """Returns where alerts go; reports a text that says nothing about it."""
+    word = text.lower()
+    if word in _SWITCHED_OFF:
+        return "off"
+    if word == "log" or _ALERT.fullmatch(text):
+        return "log" if word == "log" else text
+    report(text, f"is ignored, using log: it must be {_ALERT_FORMS}")
+    return "log"
+
+
+def read_report(text: str, report: Report) -> str:
+    """Returns whether runs get a report; reports a text that says nothing about it."""
+    word = text.lower()
+    if word == "artifact" or word in _SWITCHED_OFF:
+        return "artifact" if word == "artifact" else "off"
+    report(text, f"is ignored, using off: it must be {_REPORT_FORMS}")
+    return "off"
 
 
 def _words(text: str) -> list[str]:

@@ -30,6 +30,10 @@ SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
 SPOOL_MEGABYTES = "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES"
+SUMMARY = "MLFLOW_SYSMETRICS_SUMMARY"
+DESCRIPTION = "MLFLOW_SYSMETRICS_DESCRIPTION"
+ALERT = "MLFLOW_SYSMETRICS_ALERT"
+REPORT = "MLFLOW_SYSMETRICS_REPORT"
 
 METRICS_TAG = "sys.metrics"  #: "on", "on, but ...", "off: ..." or "unavailable: ..."
 
@@ -48,6 +52,9 @@ DEFAULT_SAMPLES_BEFORE_LOGGING = 10
 _RHYTHM = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
 _MLFLOW_RHYTHM = 10.0, 1
 DEFAULT_GPUS = "visible"
+DEFAULT_ALERT = "log"
+OFF = "off"  #: no alerts, no report
+ARTIFACT = "artifact"  #: a report among the artifacts of each run
 DEFAULT_SEND_INTERVAL = 10.0
 DEFAULT_FLUSH_TIMEOUT = 5.0
 DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run with every point, nineteen hours for eight
@@ -108,6 +115,11 @@ class Settings:
         spool_dir: directory of the journals, which keep points on disk until their server has them; None
             selects the user's state directory, "off" keeps points in memory only.
         spool_megabytes: size limit of one process's journal, in megabytes of 1e6 bytes; 0 means "off".
+        summary: whether runs get ``system/summary/*`` metrics, verdict and alerts.
+        description: whether the verdict is part of the run's Description, if that has no text of the user.
+        alert: where causes that are found while a run lasts are reported: "log", "cmd:" with a command line,
+            the address of a webhook, or "off".
+        report: "artifact" adds a page to the artifacts of each run at its end, "off" does not.
 
     Raises:
         SettingsError: a value is out of its range.
@@ -128,17 +140,21 @@ class Settings:
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
     spool_dir: str | None = None
     spool_megabytes: float = DEFAULT_SPOOL_MEGABYTES
+    summary: bool = True
+    description: bool = True
+    alert: str = DEFAULT_ALERT
+    report: str = OFF
 
     def __post_init__(self) -> None:
         for name, allowed in _RANGES.items():
             value = getattr(self, name)
             if value not in allowed:
                 raise SettingsError(f"{name} must be a number from {allowed}, got {value!r}")
-        if self.node_id is not None or self.gpus != DEFAULT_GPUS:
+        defaults = (None, DEFAULT_GPUS, DEFAULT_ALERT, OFF)
+        if (self.node_id, self.gpus, self.alert, self.report) != defaults:
             from mlflow_sysmetrics import choices  # late: `import mlflow` loads this module
 
-            choices.check_node_id(self.node_id)
-            choices.check_gpus(self.gpus)
+            choices.check(self.node_id, self.gpus, self.alert, self.report)
         samples = self.samples_before_logging
         if not isinstance(samples, int):
             raise SettingsError(f"samples_before_logging must be an integer, got {samples!r}")
@@ -214,6 +230,10 @@ class Settings:
             flush_timeout=read.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
             spool_dir=read.spool_dir(),
             spool_megabytes=read.number(SPOOL_MEGABYTES, "spool_megabytes", DEFAULT_SPOOL_MEGABYTES),
+            summary=read.switch(SUMMARY),
+            description=read.switch(DESCRIPTION),
+            alert=read.choice(ALERT, DEFAULT_ALERT),
+            report=read.choice(REPORT, OFF),
         )
 
 
@@ -313,6 +333,16 @@ class Variables:
         if text.lower() in _FALSE:
             return SPOOL_OFF
         return os.path.expanduser(text) or None  # noqa: PTH111 - Path.expanduser raises without a home
+
+    def choice(self, variable: str, default: str) -> str:
+        """Reads where alerts or reports go, as `choices.read_alert` and `choices.read_report` do."""
+        text = self.text(variable)
+        if not text:
+            return default
+        from mlflow_sysmetrics.choices import read_alert, read_report  # late, as above
+
+        read = read_alert if variable == ALERT else read_report
+        return read(text, partial(self.report, variable))
 
     def gpus(self) -> str:
         """Reads which GPUs to watch, as `choices.read_gpus` does."""

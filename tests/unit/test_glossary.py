@@ -57,6 +57,7 @@ PLAIN = {
     ),
     *(
         "outage",
+        "late",
         "ownership",
         "process",
         "refused",
@@ -78,6 +79,7 @@ PLAIN = {
         "steps",
         "store",
         "thread",
+        "tags",
         "tick",
         "total",
         "value",

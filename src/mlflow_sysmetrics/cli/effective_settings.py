@@ -58,6 +58,8 @@ def _finding(
     one: _Described, settings: Settings, environ: Mapping[str, str], complaints: Sequence[str]
 ) -> Finding:
     given = environ.get(one.variable, "").strip()
+    if one.variable == names.ALERT:
+        given = _kind_of_alert(given)
     value = without_password(one.text(settings))
     origin = _origin(one, settings, given)
     more = {"variable": one.variable, "value": value, "origin": origin}
@@ -92,6 +94,12 @@ def _origin(one: _Described, settings: Settings, given: str) -> str:
 def _shown(value: str, *, quoted: bool = True) -> str:
     short = shortened(without_password(value), _LONGEST_VALUE)
     return repr(short) if quoted else short
+
+
+def _kind_of_alert(text: str) -> str:
+    """Returns where alerts go, without the path of a webhook, which is a secret."""
+    scheme, separator, rest = text.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/..." if separator and scheme.startswith("http") else text
 
 
 def _switch(*, on: bool) -> str:
@@ -132,6 +140,10 @@ _SETTINGS = (
     _Described("flush_timeout", names.FLUSH_TIMEOUT, lambda one: f"{one.flush_timeout:g} s"),
     _Described("spool_dir", names.SPOOL_DIR, _directory),
     _Described("spool_megabytes", names.SPOOL_MEGABYTES, lambda one: f"{one.spool_megabytes:g} MB"),
+    _Described("summary", names.SUMMARY, lambda one: _switch(on=one.summary)),
+    _Described("description", names.DESCRIPTION, lambda one: _switch(on=one.description)),
+    _Described("alert", names.ALERT, lambda one: _kind_of_alert(one.alert)),
+    _Described("report", names.REPORT, lambda one: one.report),
 )
 _OTHER = {
     names.SAMPLING_INTERVAL: names.SAMPLES_BEFORE_LOGGING,

@@ -14,6 +14,7 @@ from mlflow_sysmetrics.daemon.journal.recovery import Replayed, replay
 from mlflow_sysmetrics.daemon.journal.spool import claim
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.runs import RunState
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import is_trusted, redacted
 
@@ -181,6 +182,10 @@ class _RecordingSink:
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         return self._sink.tags(run_id)
+
+    def state(self, run_id: str) -> RunState:
+        """Returns the state of a run."""
+        return self._sink.state(run_id)
 
     def has_ended(self, run_id: str) -> bool:
         """Returns whether a run has ended."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlflow_sysmetrics.cli.output import counted, cut, print_table, say, say_wrapped, wrapped
-from mlflow_sysmetrics.report.amounts import ABSENT, LABELS, amount, carbon, moment, number
-from mlflow_sysmetrics.report.amounts import duration as length
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.experiment import Experiment, Row, total
 from mlflow_sysmetrics.report.one_run import RunReport
+from mlflow_sysmetrics.summary.amounts import ABSENT, LABELS, amount, carbon, moment, number
+from mlflow_sysmetrics.summary.amounts import duration as length
 
 _ROWS = 40  # of a table in a terminal; files have all of them
 _NAME, _USER, _GROUP = 18, 10, 30  # columns

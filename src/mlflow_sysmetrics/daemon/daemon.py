@@ -38,6 +38,8 @@ from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.settings import Settings
+from mlflow_sysmetrics.summary.alerts import AlertSender
+from mlflow_sysmetrics.summary.announcer import announcer_of
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.recovery import Recovery
@@ -104,6 +106,7 @@ class Daemon:
         self._recovery: Recovery | None = None
         self._recovery_loop = Loop(self._recover, RECOVERY_THREAD_NAME)
         self._settings = settings
+        self._alerts = AlertSender()
 
     def attach(
         self,
@@ -134,7 +137,7 @@ class Daemon:
             self._flush_timeout = settings.flush_timeout
             started = self._start()
             series = self.attachments.hold(
-                key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at), told)
+                key, holder, partial(self._series, key, settings, started_at, told)
             )
         if started:  # without the lock: a log handler may block
             log_start(settings, [probe.name for probe in self._probes])
@@ -371,6 +374,12 @@ class Daemon:
             run_id, started_at, settings.send_interval, run_journal, early_interval=settings.window_seconds
         )
         return self._senders.open_channel(tracking_uri, queue)
+
+    def _series(
+        self, key: tuple[str, str], settings: Settings, started_at: int | None, told: str | None
+    ) -> RunSeries:
+        announcer = announcer_of(key[1], settings, self.sampler.history, self._alerts)
+        return RunSeries(key, settings, self._channel(key, settings, started_at), told, announcer)
 
     def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:
         """Gives the queue of a process that died to the sender of its server."""

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.daemon import launch
@@ -128,6 +127,11 @@ class Attachment:
         if os.getpid() == self._pid and self.series is not None:
             self.series.channel.sender.watch_end(self.series.channel.queue, ended)
 
+    def speak_for_run(self, *, speaks: bool) -> None:
+        """Sets whether this process writes the run's verdict, as one of several nodes does."""
+        if (announcer := getattr(self._series, "announcer", None)) is not None:
+            announcer.speaks = speaks
+
     @property
     def steps(self) -> Steps:
         """The steps of the run's points, also before it is attached."""
@@ -148,9 +152,7 @@ class Attachment:
     def __enter__(self) -> Attachment:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.detach()
 
 
@@ -303,9 +305,6 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
     Args:
         run_id: the run.
         tracking_uri: its tracking server; by default the current one.
-
-    Returns:
-        The writer.
 
     Raises:
         TypeError: as for `attach`.

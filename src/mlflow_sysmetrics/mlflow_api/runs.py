@@ -29,6 +29,7 @@ WITHHELD = "credentials of the environment are sent only to the server of MLFLOW
 _TIMEOUTS = Timeouts(connect=5, read=15, total=30)
 _NEWEST = "attributes.start_time DESC"
 _MOST_EXPERIMENTS = 1000  # a request of a search may name so many
+_SYSTEM = "system/"
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 _TIMEOUTS_IN_BETWEEN = Timeouts(connect=1, read=2, total=3)  # the program's own thread waits
 
@@ -43,11 +44,15 @@ class Metric(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """The state of a run; the start is in milliseconds since 1970, None if the server has none."""
+    """The state of a run; times are in milliseconds since 1970, None if the server has none.
+
+    `last_metric_at` is the time of the newest metric of the program: of one that is not a system metric.
+    """
 
     status: str
     started_at: int | None
     tags: Mapping[str, str] = MappingProxyType({})
+    last_metric_at: int | None = None
 
 
 class FoundRun(NamedTuple):
@@ -155,6 +160,7 @@ class RestRuns:
                 str(info.get("status", "RUNNING")),
                 None if started_at is None else int(started_at),
                 {str(tag["key"]): str(tag.get("value", "")) for tag in data.get("tags", ())},
+                _newest((one["key"], int(one.get("timestamp", 0))) for one in data.get("metrics", ())),
             )
 
         return self._ask(read, "GET", "runs/get", params={"run_id": run_id})
@@ -228,7 +234,11 @@ class ClientRuns:
         run = self._call(self._client.get_run, run_id)
         started_at = run.info.start_time
         return RunState(
-            str(run.info.status), None if started_at is None else int(started_at), dict(run.data.tags)
+            str(run.info.status),
+            None if started_at is None else int(started_at),
+            dict(run.data.tags),
+            # In MLflow 2.8 only the protocol buffer has the time of a metric.
+            _newest((one.key, int(one.timestamp)) for one in run.data.to_proto().metrics),
         )
 
     def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
@@ -263,6 +273,10 @@ class ClientRuns:
         except Exception as error:  # noqa: BLE001 - also what the store's database, file system or plugin raises
             fault = fault_of_error(error, self._uri)
         raise fault
+
+
+def _newest(metrics: Iterable[tuple[str, int]]) -> int | None:
+    return max((at for key, at in metrics if not key.startswith(_SYSTEM)), default=None)
 
 
 def _found(answer: Any) -> list[FoundRun]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from mlflow_sysmetrics.report.amounts import duration, number
 from mlflow_sysmetrics.report.histories import GAP_SECONDS, thinned
 from mlflow_sysmetrics.report.measured_runs import Point, split_key
+from mlflow_sysmetrics.summary.amounts import duration, number
 
 WIDTH, HEIGHT = 1000, 100  # of a drawing, in its own units
 _MOST_POINTS = 26_000  # of a page: some ten bytes each, so that a page stays below 500 kB

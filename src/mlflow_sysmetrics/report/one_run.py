@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlflow_sysmetrics.report.amounts import LABELS, amount, carbon, number
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.histories import RunSummary, summarise
 from mlflow_sysmetrics.report.measured_runs import MeasuredRun, Point, Server, read_history
+from mlflow_sysmetrics.summary.amounts import LABELS, amount, carbon, number
 from mlflow_sysmetrics.summary.rules import Verdict
 from mlflow_sysmetrics.summary.summary import FIGURES
 

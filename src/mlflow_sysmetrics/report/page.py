@@ -11,13 +11,13 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from mlflow_sysmetrics.report import amounts
 from mlflow_sysmetrics.report.charts import Curves, draw
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.experiment import Experiment, visible
 from mlflow_sysmetrics.report.interactive import drawn
 from mlflow_sysmetrics.report.one_run import RunReport
 from mlflow_sysmetrics.runtime.distribution import installed_version
+from mlflow_sysmetrics.summary import amounts
 from mlflow_sysmetrics.summary.rules import HEALTHY, WARM_UP_SECONDS, WARM_UP_SHARE
 
 _MOST_ROWS = 1000  # of the table of an experiment: a page of 500 kB

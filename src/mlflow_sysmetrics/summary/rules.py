@@ -259,6 +259,10 @@ RULES = (
 )
 
 
+#: Verdicts that need no patience.
+AT_ONCE = frozenset(rule.name for rule in RULES if not rule.patience)
+
+
 def _straggling_nodes(nodes: Sequence[Summary]) -> list[Verdict]:
     """Returns the node whose GPUs are used least, if it is far from the median of the nodes."""
     rule = next(one for one in RULES if one.name == "straggler")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory, gpu
+from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.summary.series_statistics import Statistics
 from mlflow_sysmetrics.summary.summary import GpuSummary, Level, Summary, Surroundings
 
@@ -63,20 +64,28 @@ def is_summarised(key: str) -> bool:
 class RunStatistics:
     """What one node did in one run. Bounded: some ten series, and eight of each GPU, of 2 kB each.
 
-    It is fed by `add`, once per tick; parts of a run are merged in order. Used by one thread at a time.
+    It is fed by `add` or `add_ticks`; parts of a run are merged in order. Used by one thread at a time.
+
+    Args:
+        share: what part of the time of GPUs and processes, and of the energy, is this run's: 1/64 for one of
+            64 runs that are active in one process.
 
     Attributes:
         seconds: time that was added.
+        share: as above; for what has been added so far, and until the next change.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 1.0) -> None:
         self.seconds = 0.0
+        self.share = share
+        self._surplus: dict[str, float] = {}  # amounts of merged parts, less what they are at this share
         self._levels: dict[str, Statistics] = {}
         self._totals: dict[str, _Total] = {}
         self._compared: dict[str, Statistics] = {}  # 100 or 0 per interval, of each GPU
         self._limited = Statistics()  # 100 or 0: did the host limit the job while its GPUs waited
         self._interval: dict[str, Statistics] = {}
         self._interval_seconds = 0.0
+        self._waited = self._waited_seconds = 0.0  # mean utilization of the GPUs since the last CPU reading
         self._used_keys: dict[str, str] = {}  # of the utilization of each GPU -> its ordinal
         self._ignored: set[str] = set()
 
@@ -101,10 +110,57 @@ class RunStatistics:
                 self._totals[key].add(value)
         self._compare(values, seconds)
 
+    def add_ticks(self, ticks: Iterable[tuple[Sequence[Sample], float]]) -> None:
+        """Adds the samples of some ticks: levels of each, rates where they were read, with their own span.
+
+        A total counts from its first reading, or from the last one of the part before.
+
+        Args:
+            ticks: of each tick its samples, and the seconds since the tick before.
+        """
+        plans: dict[int, list[tuple[int, str, Statistics | _Total]]] = {}
+        for samples, seconds in ticks:
+            if not seconds > 0:
+                continue
+            self.seconds += seconds
+            plan = plans.get(len(samples))
+            if plan is None or any(samples[place][0] != key for place, key, _ in plan):
+                plan = plans[len(samples)] = self._plan(samples)
+            for place, _, series in plan:
+                _, _, value, span = samples[place]
+                series.add(value, seconds if span is None else span)
+            if self._used_keys:
+                self._compare({samples[place][0]: samples[place][2] for place, *_ in plan}, seconds)
+
+    def count_from(self, samples: Sequence[Sample]) -> None:
+        """Has totals count from the readings of a tick that is not part of this."""
+        for key, _, value, _ in samples:
+            self._begin(key)
+            if key in self._totals:
+                self._totals[key].continue_from(value)
+
+    def _plan(self, samples: Sequence[Sample]) -> list[tuple[int, str, Statistics | _Total]]:
+        """Returns the places of the samples that count, with what takes them: most samples do not."""
+        plan: list[tuple[int, str, Statistics | _Total]] = []
+        for place, (key, _, value, _) in enumerate(samples):
+            series = self._levels.get(key)
+            if series is None and key not in self._ignored and key not in self._totals:
+                series = self._begin(key)
+                if key in self._totals:
+                    self._totals[key].continue_from(value)
+            taker = series if series is not None else self._totals.get(key)
+            if taker is not None or key == _IO:
+                plan.append((place, key, taker or _Total()))
+        return plan
+
     def merge(self, other: RunStatistics) -> None:
         """Adds a later part of the same run."""
         self._close_interval()
         other._close_interval()
+        for name, amount in other._amounts().items():
+            extra = other._surplus.get(name, 0.0) + amount * (other.share - self.share)
+            if extra:
+                self._surplus[name] = self._surplus.get(name, 0.0) + extra
         self.seconds += other.seconds
         for mine, theirs in ((self._levels, other._levels), (self._compared, other._compared)):
             for key, series in theirs.items():
@@ -115,7 +171,7 @@ class RunStatistics:
 
     def continued(self) -> RunStatistics:
         """Returns empty ones for what follows, in which counters count on."""
-        following = RunStatistics()
+        following = RunStatistics(self.share)
         for key, total in self._totals.items():
             following._totals[key] = total.continued()
         return following
@@ -128,7 +184,11 @@ class RunStatistics:
             surroundings: what the tags of the run say.
         """
         self._close_interval()
-        gpus = tuple(self._gpu(name) for name in self._gpu_names())
+        amounts = {
+            name: amount * self.share + self._surplus.get(name, 0.0)
+            for name, amount in self._amounts().items()
+        }
+        gpus = tuple(self._gpu(name, amounts) for name in self._gpu_names())
         return Summary(
             node=node,
             seconds=self.seconds,
@@ -140,9 +200,29 @@ class RunStatistics:
             process_memory=self._level(_PROCESS_MEMORY),
             oom_kills=self._grown(_KILLS) or 0.0,
             host_limited_percentage=self._limited.mean,
-            cpu_watt_hours=self._grown(_CPU_ENERGY),
+            cpu_watt_hours=amounts.get(_CPU_ENERGY),
+            core_seconds=amounts.get(_PROCESS_CPU),
             gpus=gpus,
         )
+
+    def _amounts(self) -> dict[str, float]:
+        """Returns what runs of one process share: seconds and energy, by the name of the series."""
+        found = {}
+        process = self._levels.get(_PROCESS_CPU)
+        if process is not None and process.mean is not None:
+            found[_PROCESS_CPU] = process.mean / 100 * process.seconds
+        if (grown := self._grown(_CPU_ENERGY)) is not None:
+            found[_CPU_ENERGY] = grown
+        for name in self._gpu_names():
+            used = self._levels.get(f"gpu_{name}_{_USED}")
+            idle = used.share_up_to(IDLE_PERCENTAGE) if used else None
+            found[f"{name} seconds"] = max((series.seconds for series in self._of(name)), default=0.0)
+            if used is not None and idle is not None:
+                found[f"{name} used"] = used.seconds
+                found[f"{name} idle"] = idle * used.seconds
+            if (energy := self._energy(name)) is not None:
+                found[f"{name} energy"] = energy
+        return found
 
     def _begin(self, key: str) -> Statistics | None:
         match = _GPU_KEY.fullmatch(key)
@@ -161,13 +241,17 @@ class RunStatistics:
         used = {name: values[key] for key, name in self._used_keys.items() if key in values}
         if not used:
             return
-        if sum(used.values()) < LOW_PERCENTAGE * len(used) and _CPU in values:
-            limited = (
-                values[_CPU] > _CPU_BUSY
-                or values.get(_STOPPED, 0.0) > _CPU_STOPPED
-                or values.get(_IO, 0.0) > _IO_WAITING
-            )
-            self._limited.add(100.0 if limited else 0.0, seconds)
+        self._waited += sum(used.values()) / len(used) * seconds
+        self._waited_seconds += seconds
+        if _CPU in values:  # the host's rates cover the time since they were read last
+            if self._waited < LOW_PERCENTAGE * self._waited_seconds:
+                limited = (
+                    values[_CPU] > _CPU_BUSY
+                    or values.get(_STOPPED, 0.0) > _CPU_STOPPED
+                    or values.get(_IO, 0.0) > _IO_WAITING
+                )
+                self._limited.add(100.0 if limited else 0.0, self._waited_seconds)
+            self._waited = self._waited_seconds = 0.0
         if len(used) > 1:
             for name, value in used.items():
                 self._interval.setdefault(name, Statistics()).add(value, seconds)
@@ -189,16 +273,15 @@ class RunStatistics:
         matches = map(_GPU_KEY.fullmatch, (*self._levels, *self._totals))
         return sorted({match[1] for match in matches if match}, key=int)
 
-    def _gpu(self, name: str) -> GpuSummary:
-        used = self._levels.get(f"gpu_{name}_{_USED}")
+    def _gpu(self, name: str, amounts: Mapping[str, float]) -> GpuSummary:
         held, own = (self._levels.get(f"gpu_{name}_{end}") for end in (_HELD, _OWN))
-        idle = used.share_up_to(IDLE_PERCENTAGE) if used else None
+        used, idle = amounts.get(f"{name} used"), amounts.get(f"{name} idle")
         compared = self._compared.get(name)
         return GpuSummary(
             name=name,
-            seconds=max((series.seconds for series in self._of(name)), default=0.0),
+            seconds=amounts.get(f"{name} seconds", 0.0),
             utilization=self._level(f"gpu_{name}_{_USED}"),
-            idle_percentage=None if idle is None else 100 * idle,
+            idle_percentage=None if idle is None or not used else 100 * idle / used,
             memory=self._level(f"gpu_{name}_{_FILLED}"),
             holds_memory=bool(own and own.max > 0),
             shared=_is_shared(held, own),
@@ -206,7 +289,7 @@ class RunStatistics:
             throttled_percentage=self._mean(f"gpu_{name}_{_SLOWED}"),
             off_median_percentage=compared.mean if compared else None,
             faults={end: grown for end in sorted(_FAULTS) if (grown := self._grown(f"gpu_{name}_{end}"))},
-            watt_hours=self._energy(name),
+            watt_hours=amounts.get(f"{name} energy"),
         )
 
     def _of(self, name: str) -> Iterable[Statistics]:
@@ -248,8 +331,13 @@ class _Total:
         following._last = self._last
         return following
 
-    def add(self, value: float) -> None:
+    def continue_from(self, value: float) -> None:
+        """Counts from a reading on, which is not growth itself."""
+        self._last = value
+
+    def add(self, value: float, seconds: float = 0.0) -> None:
         """Adds a reading; a lower one than before is of a new attach."""
+        del seconds  # as for levels
         self.grown += value - self._last if value >= self._last else value
         self._last = value
 

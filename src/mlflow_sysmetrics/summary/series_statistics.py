@@ -96,10 +96,15 @@ class Statistics:
         """Adds all that another one has seen."""
         if other.seconds <= 0:
             return
-        for index, seconds in enumerate(other._counts):
-            if seconds:
-                upper = _GAMMA ** (other._first + index - 1) * _MIDDLE if index else 0.0
-                self._counts[self._index_of(upper)] += seconds
+        counts = other._counts
+        used = [index for index in range(1, len(counts)) if counts[index]]
+        if used:
+            self._place(other._first + used[-1] - 1)  # makes room: first above, then below
+            self._place(other._first + used[0] - 1)
+        mine, shift = self._counts, other._first - self._first
+        for index in used:
+            mine[max(index + shift, 1)] += counts[index]
+        mine[0] += counts[0]
         self._value = math.nan  # buckets may have moved
         self._total, self._carry = _sum(self._total, self._carry, other._total - other._carry)
         self.seconds, self._lost = _sum(self.seconds, self._lost, other.seconds - other._lost)
@@ -172,7 +177,11 @@ class Statistics:
         """Returns the place of a value's bucket, which is made if there is none."""
         if value <= _SMALLEST:
             return 0
-        key = math.ceil(math.log(value) * _SCALE - 1e-9)  # a power of gamma belongs to its own bucket
+        # A power of gamma belongs to its own bucket.
+        return self._place(math.ceil(math.log(value) * _SCALE - 1e-9))
+
+    def _place(self, key: int) -> int:
+        """Returns the place of the bucket with a number, which is made if there is none."""
         counts = self._counts
         if len(counts) == 1:
             self._first = key

@@ -12,6 +12,8 @@ from mlflow_sysmetrics.summary.series_statistics import Statistics
 PREFIX = "system/summary/"
 #: The tag with the verdict of a run, in one line.
 VERDICT_TAG = "sys.verdict"
+#: The tag with what was found last while the run lasted: time, verdict and text.
+ALERT_TAG = "sys.alert"
 
 _HOUR = 3600
 
@@ -41,7 +43,8 @@ class GpuSummary:
 
     Attributes:
         name: its ordinal.
-        seconds: time in which it was measured.
+        seconds: time in which it was measured; the run's share of it if several runs are active in one
+            process.
         utilization: percent.
         idle_percentage: share of that time at a utilization of at most 1 %.
         memory: percent of its memory that was in use, by all processes.
@@ -52,7 +55,7 @@ class GpuSummary:
         off_median_percentage: share of the intervals of 120 s in which its utilization was more than 10
             points from the median of the node's GPUs; None for a single GPU.
         faults: number of each kind of fault that happened.
-        watt_hours: energy.
+        watt_hours: energy, shared like the seconds.
     """
 
     name: str
@@ -123,7 +126,8 @@ class Summary:
         oom_kills: processes that the out-of-memory killer ended.
         host_limited_percentage: of the time in which the GPUs were used less than half, the share in which
             CPU, quota or disk limited the job.
-        cpu_watt_hours: energy of the host's CPUs.
+        cpu_watt_hours: energy of the host's CPUs; the run's share of it, as for GPUs.
+        core_seconds: CPU time of the job's processes, shared likewise.
         gpus: its GPUs.
     """
 
@@ -138,6 +142,7 @@ class Summary:
     oom_kills: float = 0.0
     host_limited_percentage: float | None = None
     cpu_watt_hours: float | None = None
+    core_seconds: float | None = None
     gpus: tuple[GpuSummary, ...] = ()
 
     @property
@@ -214,8 +219,7 @@ def _max(level: Level | None) -> float | None:
 
 
 def _core_hours(summary: Summary) -> float | None:
-    level = summary.process_cpu
-    return None if level is None else level.mean / 100 * summary.seconds / _HOUR
+    return None if summary.core_seconds is None else summary.core_seconds / _HOUR
 
 
 FIGURES = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.report.amounts import amount, carbon, duration, moment, number
 from mlflow_sysmetrics.report.costs import Costs
+from mlflow_sysmetrics.summary.amounts import amount, carbon, duration, moment, number
 
 FIGURES = {"gpu_hours": 10.0, "energy_watt_hours": 5000.0}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.report.amounts import LABELS
+from mlflow_sysmetrics.summary.amounts import LABELS
 from mlflow_sysmetrics.summary.rules import RULES
 from mlflow_sysmetrics.summary.summary import FIGURES, PREFIX
 

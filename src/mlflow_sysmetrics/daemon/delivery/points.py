@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeGuard
+
+from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.runs import RunState
+
+_MOST_TRIES = 3  # a server that refuses such a tag must not be asked for ever
+_MOST_OUTAGES = 10  # nor one that takes points and never says what a run has; that many take some minutes
 
 
 class Point(NamedTuple):
@@ -133,3 +139,42 @@ def read_back(run_journal: RunJournal, spilled: Spilled, most: int) -> Batch:
     next_place = place if len(inside) == len(found) else None  # points after these were read, too
     lost = until - spilled.first - len(points)
     return Batch(points, until, [index for index, _ in inside], next_place, lost).shortened(most)
+
+
+class LateTags:
+    """Makes tags of the state of a run, again at each attempt to send them.
+
+    Args:
+        make: returns the tags; called by the sender.
+
+    Attributes:
+        is_over: whether they are sent if this attempt is accepted, or were given up.
+    """
+
+    def __init__(self, make: Callable[[RunState], dict[str, str]]) -> None:
+        self.is_over = False
+        self._make = make
+        self._tries = self._outages = 0
+
+    def made_for(self, state: Callable[[], RunState]) -> dict[str, str]:
+        """Returns the tags; none if the server does not say what the run has, or has refused them before.
+
+        Args:
+            state: asks the server.
+
+        Raises:
+            Fault: the server does not answer at present, so that nothing can be sent either.
+        """
+        self.is_over = True
+        if self._tries >= _MOST_TRIES or self._outages >= _MOST_OUTAGES:
+            return {}
+        try:
+            found = state()
+        except Fault as fault:
+            if not fault.may_pass:
+                return {}
+            self._outages += 1
+            self.is_over = False
+            raise
+        self._tries += 1
+        return self._make(found)

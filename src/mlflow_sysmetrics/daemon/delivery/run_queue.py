@@ -17,6 +17,7 @@ from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
+    from mlflow_sysmetrics.daemon.delivery.points import LateTags
 
 POINTS_DROPPED = (
     "sysmetrics.points_dropped"  #: tag: number of points of the run that never reached the server
@@ -38,7 +39,7 @@ class RunQueue:
             the server has been asked.
         run_journal: the points on disk; None without a journal.
         replayed: the points were left behind by a process that died; no caller waits for them.
-        due_at: monotonic time of the next send; None while nothing is to be sent, or a send is under way.
+        due_at: monotonic time of the next send; None while there is nothing to send, or a send is under way.
         closed: no more points will come.
         failures: number of consecutive failed attempts.
         refused: why the server rejects this run for good; None if it does not.
@@ -56,6 +57,7 @@ class RunQueue:
         refusal: why it refused the last of them.
         answers_at_failure: how many sends, of all runs, the server had accepted when the last one failed.
         wants_host_tags: whether the server is to be asked if the run lacks host tags.
+        late_tags: make tags of what the run has at the moment of the send; None if there are none.
     """
 
     def __init__(
@@ -74,20 +76,18 @@ class RunQueue:
         self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
-        self.closed = False
+        self.closed = self.last_try = False
         self.refused: str | None = None
         self.set_aside: str | None = None
-        self.last_try = False
         self.bisection: Bisection | None = None
-        self.refusals = self.refusals_in_a_row = 0
+        self.refusals = self.refusals_in_a_row = self.answers_at_failure = 0
         self.refusal: str | None = None
-        self.answers_at_failure = 0
         self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
         self.wants_host_tags = False
-        self._questions = 0
+        self.late_tags: LateTags | None = None
+        self._questions = self._replayed_points = 0
         self._stretches: deque[Buffered | Spilled] = deque()
-        self._replayed_points = 0
 
     @classmethod
     def left_behind(
@@ -114,7 +114,7 @@ class RunQueue:
     @property
     def empty(self) -> bool:
         """Whether neither points nor tags wait."""
-        return not self._stretches and not self.tags and not self.wants_host_tags
+        return not (self._stretches or self.tags or self.wants_host_tags or self.late_tags)
 
     @property
     def waiting(self) -> int:
@@ -162,6 +162,10 @@ class RunQueue:
     def put_tags(self, tags: dict[str, str]) -> None:
         """Adds tags to be set on the run."""
         self.tags.update(tags)
+
+    def want_late_tags(self, late_tags: LateTags) -> None:
+        """Has tags made at the next send, in the place of those that wait to be made."""
+        self.late_tags = late_tags
 
     def want_host_tags(self) -> None:
         """Has the server asked at the next send whether the run, made elsewhere, lacks host tags."""
@@ -250,6 +254,8 @@ class RunQueue:
         self.failures = 0
         if self.bisection is not None:
             self.bisection.accepted(len(batch.points) or len(tags))
+        if self.late_tags is not None and self.late_tags.is_over:
+            self.late_tags = None
         if batch.points:
             self.refusals_in_a_row = 0
         return self._remove(batch, tags, batch.lost)
@@ -330,18 +336,15 @@ class RunQueue:
         self._stretches.clear()
         self.acknowledged = self.appended
         self.tags.clear()
-        self.wants_host_tags = False
+        self.wants_host_tags, self.late_tags = False, None
         self.dropped += given_up
         return given_up
 
     def spill(self) -> None:
         """Removes from memory all points that are also on disk."""
-        self._stretches = deque(
-            Spilled(one.first, one.until, one.place)
-            if isinstance(one, Buffered) and one.place is not None
-            else one
-            for one in self._stretches
-        )
+        for index, one in enumerate(self._stretches):
+            if isinstance(one, Buffered) and one.place is not None:
+                self._stretches[index] = Spilled(one.first, one.until, one.place)
 
     def drop_oldest(self, count: int) -> int:
         """Gives up the oldest points that are in memory only and returns how many."""

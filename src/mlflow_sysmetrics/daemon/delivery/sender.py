@@ -6,14 +6,15 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
-from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
+from mlflow_sysmetrics.daemon.delivery.points import Batch, LateTags, Point, Spilled, read_back
 from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
-from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
+from mlflow_sysmetrics.daemon.delivery.sink import Connection, EndWatch, Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable, ThreadUnavailable
 from mlflow_sysmetrics.log import Log
@@ -24,8 +25,6 @@ from mlflow_sysmetrics.runtime.native import Condition
 
 # How long the thread outlives its last run: runs that follow each other on one server share it.
 _LINGER_SECONDS = 2.0
-
-_END_SECONDS = 60.0  # six of the usual sends cost one request more
 
 _logger = Log()
 
@@ -110,6 +109,7 @@ class Sender:
         tags: dict[str, str] | None = None,
         *,
         host_tags: bool = False,
+        late_tags: LateTags | None = None,
         place: int | None = None,
     ) -> bool:
         """Queues points and tags for delivery within the queue's interval. Never blocks on I/O.
@@ -119,6 +119,7 @@ class Sender:
             points: the points.
             tags: the tags.
             host_tags: adds those of this host if the run has none; only the server knows.
+            late_tags: make tags of what the run has at the moment of the send.
             place: where the points are on disk; None if they are not.
 
         Returns:
@@ -134,6 +135,8 @@ class Sender:
                 queue.put_tags(tags)
             if host_tags:
                 queue.want_host_tags()
+            if late_tags is not None:
+                queue.want_late_tags(late_tags)
             now = self._now()
             self._memory.arrived(len(points), now)
             if place is not None and points and (queue.spills or self._memory_is_used_up):
@@ -241,6 +244,8 @@ class Sender:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
             if queue.wants_host_tags and queue.bisection is None:
                 tags = self._settle_host_tags(queue)
+            if queue.late_tags is not None and queue.bisection is None:
+                tags = {**tags, **queue.late_tags.made_for(partial(self._connection.state, queue))}
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
         except BaseException as error:
@@ -366,33 +371,6 @@ class Sender:
             return read_back(queue.run_journal, spilled, queue.most_at_once(self._policy.size.most))
         except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error
-
-
-class EndWatch:
-    """Asks whether a run is over.
-
-    Args:
-        ended: called with the tags of the run when it is.
-        now: monotonic time.
-    """
-
-    def __init__(self, ended: Callable[[Mapping[str, str]], object], now: float) -> None:
-        self._ended = ended
-        self._due_at = now
-
-    def is_due(self, now: float) -> bool:
-        """Returns whether it is time to ask; then the next time is a minute later."""
-        if now < self._due_at:
-            return False
-        self._due_at = now + _END_SECONDS
-        return True
-
-    def ask(self, connection: Connection, queue: RunQueue) -> None:
-        """Asks the server; a failure only delays the answer."""
-        with contextlib.suppress(Fault):
-            tags = connection.tags_at_end(queue)
-            if tags is not None:
-                self._ended(tags)
 
 
 def _as_exception(error: BaseException) -> Exception:

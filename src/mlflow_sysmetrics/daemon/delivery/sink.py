@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -10,13 +11,14 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
-from mlflow_sysmetrics.mlflow_api.runs import Metric, Runs, open_runs
+from mlflow_sysmetrics.mlflow_api.runs import Metric, Runs, RunState, open_runs
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.runtime.threads import greenlets_may_wait
 
 _ALIVE = frozenset({"RUNNING", "SCHEDULED"})
 _MILLISECONDS = 1000
+_END_SECONDS = 60.0  # six of the usual sends cost one request more
 
 
 class Sink(Protocol):
@@ -33,6 +35,9 @@ class Sink(Protocol):
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         """Returns the tags of the run."""
+
+    def state(self, run_id: str) -> RunState:
+        """Returns the state of the run."""
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
@@ -114,6 +119,15 @@ class Connection:
         with greenlets_may_wait():
             return self._opened().tags(queue.run_id)
 
+    def state(self, queue: RunQueue) -> RunState:
+        """Returns the state of a run.
+
+        Raises:
+            Fault: the server did not answer, or its client could not be created.
+        """
+        with greenlets_may_wait():
+            return self._opened().state(queue.run_id)
+
     def tags_at_end(self, queue: RunQueue) -> Mapping[str, str] | None:
         """Returns the tags of a run that is over; None while it is not.
 
@@ -140,6 +154,33 @@ class Connection:
                 return self._sink
             raise Fault(f"cannot create a client for {redacted(self._tracking_uri)}: {reason}", Cause.DOWN)
         return self._sink
+
+
+class EndWatch:
+    """Asks whether a run is over.
+
+    Args:
+        ended: called with the tags of the run when it is.
+        now: monotonic time.
+    """
+
+    def __init__(self, ended: Callable[[Mapping[str, str]], object], now: float) -> None:
+        self._ended = ended
+        self._due_at = now
+
+    def is_due(self, now: float) -> bool:
+        """Returns whether it is time to ask; then the next time is a minute later."""
+        if now < self._due_at:
+            return False
+        self._due_at = now + _END_SECONDS
+        return True
+
+    def ask(self, connection: Connection, queue: RunQueue) -> None:
+        """Asks the server; a failure only delays the answer."""
+        with contextlib.suppress(Fault):
+            tags = connection.tags_at_end(queue)
+            if tags is not None:
+                self._ended(tags)
 
 
 def open_sink(tracking_uri: str, trusts: Callable[[str], bool] = lambda _: True) -> Sink:
@@ -184,6 +225,10 @@ class RunSink:
     def tags(self, run_id: str) -> Mapping[str, str]:
         """Returns the tags of the run."""
         return self._runs.state(run_id).tags
+
+    def state(self, run_id: str) -> RunState:
+        """Returns the state of the run."""
+        return self._runs.state(run_id)
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]

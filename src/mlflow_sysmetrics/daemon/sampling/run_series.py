@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
-from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.points import LateTags, Point
 from mlflow_sysmetrics.daemon.sampling.resolution import Resolution
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import TOTALS, Kind
 from mlflow_sysmetrics.settings import METRICS_TAG, Settings
+from mlflow_sysmetrics.summary.announcer import Announcement, Announcer
 
+_logger = Log()
 _make = tuple.__new__  # a third of the cost of calling the class
 _MILLISECONDS = 1000
 _SHORTEST_SECONDS = 1.0  # shorter windows have several points in one second, as their user wants
@@ -106,10 +109,16 @@ class RunSeries:
         failed: whether the last attempt to give it points failed. Used by the sampler only.
         told: the value of the tag `METRICS_TAG` that the run has, or will have; None if none.
         steps: those of the run, also of a series before this one.
+        announcer: says what the summary of the run is; None for a run without one.
     """
 
     def __init__(
-        self, key: tuple[str, str], settings: Settings, channel: Channel, told: str | None = None
+        self,
+        key: tuple[str, str],
+        settings: Settings,
+        channel: Channel,
+        told: str | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         self.key = key
         self.settings = settings
@@ -120,6 +129,8 @@ class RunSeries:
         self.failed = False
         self.told = told
         self.steps = Steps()
+        self.announcer = announcer
+        self._at = 0  # milliseconds since 1970 of the last points
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
@@ -132,6 +143,7 @@ class RunSeries:
         With an adaptive resolution some are held back.
         """
         self._add(values, timestamp)
+        self._announce(ends=False)
         self._put()
 
     def emit_all(self, values: Sequence[Value], timestamp: int) -> None:
@@ -144,6 +156,8 @@ class RunSeries:
         """Queues the first points, and with them the tag that says so. Safe to call again if it fails."""
         if levels:
             self.put_state(state)
+        if self.announcer is not None:
+            self.announcer.begin()
         self.emit(levels, timestamp)
 
     def put_state(self, state: str, *, at_once: bool = False) -> None:
@@ -163,17 +177,43 @@ class RunSeries:
         """Ends the series after the last point. Called by the sampler."""
         try:
             self._release()
+            self._announce(ends=True)
             self._put()
             self.channel.end()
         finally:
             self.ended.set()
 
+    def _announce(self, *, ends: bool) -> None:
+        """Adds what the run is to be told about itself, if there is something new."""
+        announcer = self.announcer
+        if announcer is None:
+            return
+        try:
+            said = (
+                announcer.end(self._at) if ends else announcer.refresh(self._at, coalesces=bool(self._ready))
+            )
+            if said is not None and self.channel.queue.refused is None:
+                self._say(said)
+        except Exception as error:  # noqa: BLE001 - a fault in the statistics must not cost the points
+            announcer.give_up()
+            _logger.warning(
+                "mlflow-sysmetrics: Run %s gets no summary: %s: %s.", self.key[1], type(error).__name__, error
+            )
+
+    def _say(self, said: Announcement) -> None:
+        if said.tags:
+            self.channel.put_tags(dict(said.tags), at_once=False)
+        if said.late_tags is not None:
+            self.channel.sender.append(self.channel.queue, late_tags=LateTags(said.late_tags))
+        self._ready += [_make(Point, (key, value, self._at, None)) for key, value in said.metrics.items()]
+
     def _add(self, values: Sequence[Value], timestamp: int) -> None:
+        self._at = timestamp
         queue = self.channel.queue
         if queue.refused is not None:
             return
         if values and self.settings.window_seconds >= _SHORTEST_SECONDS:
-            timestamp = self.steps.place(timestamp, queue.started_at)
+            timestamp = self._at = self.steps.place(timestamp, queue.started_at)
         points = self._points(values, timestamp)
         if self._resolution is None:
             self._ready = [point for _, point in points]

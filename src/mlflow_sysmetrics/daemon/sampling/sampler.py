@@ -17,6 +17,7 @@ from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.samples import Sample
+from mlflow_sysmetrics.summary.tick_history import TickHistory
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.exports.watch import Watch
@@ -30,8 +31,7 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# A source that hangs delays a tick by less.
-_LATE_SECONDS = 10.0
+_LATE_SECONDS = 10.0  # a source that hangs delays a tick by less
 
 SAMPLED = "on"  #: what the tag `METRICS_TAG` of a run says while nothing is missing
 
@@ -52,6 +52,7 @@ class Sampler:
         ticks: number of ticks so far.
         last: monotonic time and samples of the last tick, and of the one that what it did not read is from.
         inbox: points of the program itself, collected by this thread.
+        history: what was measured, for the summaries of runs.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
         together: entered around what gives points to many runs.
@@ -70,6 +71,7 @@ class Sampler:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._wake = Event()
         self.inbox = Inbox(clock, self._wake.set)
+        self.history = TickHistory()
         self._watches: dict[Watch, None] = {}
         self._new_watches: list[Watch] = []
         self._arriving: list[RunSeries] = []
@@ -233,6 +235,7 @@ class Sampler:
         self._readings += 1
         for window in self._windows:
             window.add(samples, passed)
+        self.history.add(samples, passed)
         self._ticked_at = now
 
     def _make_points(self, tick: Tick) -> None:
@@ -299,8 +302,7 @@ class Sampler:
         if self._arriving:
             self._wake.set()
 
-    # What follows takes its work off a list only once it is done: if something fails, the rest is done by the
-    # next step of the loop.
+    # Work leaves its list only once it is done: if something fails, the next step of the loop does the rest.
 
     def _close_windows(self, now: float, timestamp: int, *, everything: bool) -> None:
         closing = [
@@ -345,8 +347,7 @@ class Sampler:
         try:
             act(*arguments)
         except BaseException as error:
-            # Not enough memory, or an exception set in this thread: no run may hold up the others.
-            if not series.failed:
+            if not series.failed:  # not enough memory, or an exception set in this thread
                 series.failed = True
                 raise
             _logger.warning(
