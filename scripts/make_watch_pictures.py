@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/how_to/watch.md: what `mlflow-sysmetrics watch` shows of simulated runs, in 80 columns.
+"""Makes the pictures of docs/how_to/watch.md: `mlflow-sysmetrics watch` of simulated runs, in 80 columns.
 
     python scripts/make_watch_pictures.py [--output DIRECTORY] [--chromium PATH]
 

@@ -1,6 +1,7 @@
 """CPU time, memory, threads and files of this process and all its descendants.
 
-Source:  /proc/<pid>/stat, /proc/self/statm, CPU clocks (clock_getcpuclockid(3)), /proc/<pid>/fd, /proc/<pid>/smaps_rollup;
+Source:  /proc/<pid>/stat, /proc/self/statm, CPU clocks (clock_getcpuclockid(3)), /proc/<pid>/fd,
+         /proc/<pid>/smaps_rollup;
          /proc/loadavg shows whether a process was started.
 Units:   percent of one core; megabytes (1e6 bytes); counts.
 Cost:    10 us; for each child 0.3 us, and 8 us more for each of the 25 that are read in turn. While there are

@@ -129,7 +129,7 @@ class Attachment:
 
     def speak_for_run(self, *, speaks: bool) -> None:
         """Sets whether this process writes the run's verdict, as one of several nodes does."""
-        if (announcer := getattr(self._series, "announcer", None)) is not None:
+        if (announcer := getattr(self.series, "announcer", None)) is not None:
             announcer.speaks = speaks
 
     @property

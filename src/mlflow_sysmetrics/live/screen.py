@@ -10,7 +10,7 @@ from mlflow_sysmetrics.live.board import Board, WatchedRun
 from mlflow_sysmetrics.live.cells import Row, Span, fitted, inert, row, wrapped
 from mlflow_sysmetrics.live.curves import columns, drawn
 from mlflow_sysmetrics.live.view import SPANS, Shown, View, shown_series
-from mlflow_sysmetrics.report.amounts import duration, number
+from mlflow_sysmetrics.summary.amounts import duration, number
 from mlflow_sysmetrics.summary.rules import HEALTHY
 
 _LABEL, _LABEL_SHARE = 28, 3  # cells of a name, and at most so much of the line
