@@ -180,7 +180,7 @@ def test_points_wait_while_no_thread_can_be_started(bench: Bench, monkeypatch: p
 def test_points_are_delivered_that_come_when_no_thread_can_be_started_any_more(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Since Python 3.12 an interpreter that ends starts no thread, and a program may end at once."""
+    """An interpreter of Python 3.12 that ends starts no thread, and a program may end at once."""
 
     def refuse(*_: object) -> None:
         raise ThreadUnavailable("can't start new thread at interpreter shutdown")
