@@ -261,7 +261,8 @@ def job_of(**environ: str) -> dict[str, Finding]:
         "SLURM_STEP_NUM_NODES": "2",
     }
     host = Host(environ=given | environ)
-    return by_name(this_machine.findings(Settings(), host=host, collectors=(), facts=FACTS))
+    found = this_machine.findings(Settings(), host=host, collectors=(), facts=FACTS, pause=lambda _: None)
+    return by_name(found)
 
 
 def test_the_job_is_one_line_with_the_keys_that_it_makes() -> None:

@@ -87,7 +87,7 @@ class Sender:
     def open(self) -> None:
         """Records a source of points, so that the sender stays in use until as many have ended.
 
-        Starts the thread: since Python 3.12, an interpreter that is ending starts none, and a program may end
+        Starts the thread: an interpreter of Python 3.12 that is ending starts none, and a program may end
         before its first point is here.
         """
         with self._changed:
