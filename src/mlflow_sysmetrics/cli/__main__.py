@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -21,6 +22,7 @@ def run() -> None:
     for name, value in _SHORT.items():
         os.environ.setdefault(name, value)
     try:
+        _handle_interrupts()
         import logging  # what is imported takes a while, in which Ctrl-C must print no traceback
 
         from mlflow_sysmetrics.cli import main
@@ -34,6 +36,29 @@ def run() -> None:
         sys.exit(f"Error: the command needs {error.name}, which is not installed: pip install {error.name}")
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+
+
+def _handle_interrupts() -> None:
+    """Ends the command with the same exit code also if Ctrl-C is pressed again, at any time.
+
+    The first raises KeyboardInterrupt, as usual; the next ends the process at once, since what was waited
+    for may wait again. Python itself would then end it by the signal, or print a traceback.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # ignored by what started this command, as a shell does for one in the background
+
+    def end_at_once(_number: int, _frame: object) -> None:
+        os._exit(_INTERRUPTED)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, end_at_once)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    # The first to be registered is the last to be called: after it, the exit code is certain.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

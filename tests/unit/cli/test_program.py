@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -91,6 +92,37 @@ def test_an_interrupted_command_exits_with_130(
     monkeypatch.setattr(import_module(f"mlflow_sysmetrics.cli.{command}"), "read_journals", interrupted)
     done = CliRunner().invoke(main, [command, "--dir", str(tmp_path)])
     assert (done.exit_code, done.stderr.strip()) == (130, "Interrupted.")
+
+
+AGAIN = """
+import os, signal, sys
+from types import SimpleNamespace
+from mlflow_sysmetrics.cli import __main__
+def main(**_):
+    where = sys.argv[1]
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        if where == "meanwhile":
+            os.kill(os.getpid(), signal.SIGINT)
+class AtTheEnd:
+    def __del__(self):  # after all exit functions
+        os.kill(os.getpid(), signal.SIGINT)
+if sys.argv[1] == "at the end":
+    sys.kept = AtTheEnd()
+sys.modules["mlflow_sysmetrics.cli.program"] = SimpleNamespace(main=main)
+__main__.run()
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal to send")
+@pytest.mark.parametrize("where", ["once", "meanwhile", "at the end"])
+def test_a_second_ctrl_c_changes_no_exit_code(where: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, where], capture_output=True, check=False, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def printed(encoding: str, act: Any) -> str:
