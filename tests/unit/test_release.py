@@ -1,0 +1,105 @@
+"""What is released: one version, files that are equal byte for byte, no tests in them, and files that say so."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+EPOCH = "1767225600"  # 2026-01-01
+MOST_BYTES = 600_000
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[a-z]*.yml"))
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], Path]:
+    """Returns a function that builds wheel and sdist from a copy with other times, and returns their directory."""
+    api = pytest.importorskip("poetry.core.masonry.api")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+
+    def build(name: str, time: int) -> Path:
+        copy, made = tmp_path / name, tmp_path / f"{name}-dist"
+        copy.mkdir()
+        for file in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / file, copy)
+        shutil.copytree(
+            ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+        for file in copy.rglob("*"):
+            os.utime(file, (time, time))
+        made.mkdir()
+        monkeypatch.chdir(copy)
+        api.build_wheel(str(made))
+        api.build_sdist(str(made))
+        return made
+
+    return build
+
+
+@pytest.mark.heavy
+def test_two_builds_are_equal_and_small_and_have_no_tests(built: Callable[[str, int], Path]) -> None:
+    first, second = built("first", 1_700_000_000), built("second", 1_750_000_000)
+    names = sorted(file.name for file in first.iterdir())
+    assert [name.rpartition(".")[2] for name in names] == ["whl", "gz"][
+        :: 1 if names[0][-3:] == "whl" else -1
+    ]
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    [wheel] = first.glob("*.whl")
+    assert wheel.stat().st_size < MOST_BYTES
+    members = zipfile.ZipFile(wheel).namelist()
+    assert "mlflow_sysmetrics/py.typed" in members
+    assert {name.partition("/")[0].partition("-")[0] for name in members} == {"mlflow_sysmetrics"}
+    assert not [name for name in members if re.search(r"(^|/)(tests?|conftest)(/|_|\.py)", name)]
+    [sdist] = first.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert not [name for name in archive.getnames() if "/tests/" in name]
+
+
+def test_the_version_stands_in_one_place_and_has_a_dated_part_of_the_changelog() -> None:
+    [version] = re.findall(r'^version = "([^"]+)"$', PROJECT, re.MULTILINE)
+    dated = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d\d-\d\d$", CHANGELOG, re.MULTILINE)
+    assert dated[0] == version
+    assert CHANGELOG.count("## [Unreleased]") == 1
+    for file in (ROOT / "src").rglob("*.py"):
+        assert f'"{version}"' not in file.read_text(encoding="utf-8"), file
+    assert not re.search(r"^version:", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_a_workflow_may_do_nothing_unless_it_says_so(file: Path) -> None:
+    workflow = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all("@" in step["uses"] for step in steps if "uses" in step)
+    scripts = {
+        name for step in steps for name in re.findall(r"scripts/\w+\.py|\.ci/run", step.get("run", ""))
+    }
+    assert all((ROOT / name).is_file() for name in scripts)
+    assert "secrets." not in file.read_text(encoding="utf-8")
+
+
+def test_nothing_is_published_until_the_repository_says_so() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text("utf-8"))["jobs"]
+    assert jobs["publish"]["if"] == "vars.PUBLISH_TO_INDEX == 'true'"
+    assert jobs["site"]["if"] == "vars.PUBLISH_SITE == 'true'"
+
+
+@pytest.mark.parametrize("file", [form for form in FORMS if form.name != "config.yml"], ids=lambda f: f.name)
+def test_a_form_has_what_github_wants(file: Path) -> None:
+    form = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= set(form)
+    fields = form["body"]
+    assert len({one["id"] for one in fields}) == len(fields)
+    assert all(one["attributes"]["label"] for one in fields)
