@@ -35,11 +35,9 @@ HOMES = {page: file for file, page in PAGES.items()}
 HOME = {"README.md": "index.md"}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-# A dialog has a name, what scrolls can be reached by keyboard, an empty cell is not a heading.
+# A dialog has a name, an empty cell is not a heading; docs/javascripts/site.js has what the theme's script undoes.
 ACCESSIBLE = {
     'component="search" role="dialog"': 'component="search" role="dialog" aria-label="Search"',
-    "<pre><span></span><code>": '<pre><span></span><code tabindex="0">',
-    "<pre><code>": '<pre><code tabindex="0">',
     "<th></th>": "<td></td>",
 }
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
