@@ -35,7 +35,7 @@ HOMES = {page: file for file, page in PAGES.items()}
 HOME = {"README.md": "index.md"}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-# A dialog has a name, an empty cell is not a heading; docs/javascripts/site.js has what the theme's script undoes.
+# A dialog has a name, an empty cell is not a heading; docs/javascripts/site.js has what the theme undoes.
 ACCESSIBLE = {
     'component="search" role="dialog"': 'component="search" role="dialog" aria-label="Search"',
     "<th></th>": "<td></td>",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
+
+from mlflow_sysmetrics.runtime.distribution import distribution_name
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "mlflow_sysmetrics"
@@ -103,3 +107,15 @@ def test_a_form_has_what_github_wants(file: Path) -> None:
     fields = form["body"]
     assert len({one["id"] for one in fields}) == len(fields)
     assert all(one["attributes"]["label"] for one in fields)
+
+
+def test_the_recipe_has_what_pyproject_has() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_recipe.py"))["recipe"](PROJECT, "a-1.tar.gz", "0" * 64)
+    recipe = yaml.safe_load(made)
+    assert recipe["context"]["name"] == distribution_name()
+    assert (
+        "mlflow-sysmetrics = mlflow_sysmetrics.cli.__main__:run" in recipe["build"]["python"]["entry_points"]
+    )
+    run = {one.partition(" ")[0] for one in recipe["requirements"]["run"]} - {"python"}
+    required = requires(distribution_name()) or []
+    assert run == {re.split(r"[^\w-]", one)[0] for one in required if "extra ==" not in one}
