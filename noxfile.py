@@ -66,3 +66,11 @@ def docker(session: nox.Session) -> None:
     """Starts, kills, backs up, restores and upgrades the server of deploy/; needs Docker and Compose."""
     session.install(".[test]")
     session.run("pytest", "tests/containers/deployment", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Builds the documentation site without a warning, and checks its links and what its pages load."""
+    session.install(".[docs]")
+    session.run("mkdocs", "build", "--strict", "--site-dir", "site", *session.posargs)
+    session.run("python", "scripts/check_site.py", "site")

@@ -21,6 +21,7 @@ from typing import Any
 from tables import Cell, Table
 
 import mlflow_sysmetrics
+from mlflow_sysmetrics.runtime.distribution import distribution_name
 
 _MILLISECONDS = 1000
 _LONGEST_IMPORT_SECONDS = 120
@@ -38,7 +39,7 @@ print(json.dumps({**took, "present": present, "loaded": len(loaded)}))
 
 def _our_entries() -> list[Path]:
     """Returns the directories of our package and its metadata, wherever they are installed."""
-    ours = distribution("mlflow-sysmetrics")
+    ours = distribution(distribution_name())
     metadata = next(
         Path(str(ours.locate_file(file))).parent for file in ours.files or () if file.name == "METADATA"
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from mlflow_sysmetrics.runtime.distribution import distribution_name
+
 NOISE = (
     "Timings on a shared machine are noisy: trust the ratios, which come from the same minutes, "
     "more than the figures, and several runs more than a single one."
@@ -97,7 +99,7 @@ def machine() -> dict[str, str]:
         "Python": platform.python_version(),
         "MLflow": version("mlflow"),
         "psutil": version("psutil"),
-        "mlflow-sysmetrics": version("mlflow-sysmetrics"),
+        "mlflow-sysmetrics": version(distribution_name()),
     }
 
 

@@ -35,7 +35,18 @@ HOMES = {page: file for file, page in PAGES.items()}
 HOME = {"README.md": "index.md"}
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# A dialog has a name, an empty cell is not a heading; docs/javascripts/site.js has what the theme undoes.
+ACCESSIBLE = {
+    'component="search" role="dialog"': 'component="search" role="dialog" aria-label="Search"',
+    "<th></th>": "<td></td>",
+}
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+
+
+def on_config(config: Any) -> None:
+    """Shows the choice of a version where mike builds one; elsewhere there is no list of versions to load."""
+    if os.environ.get("MIKE_DOCS_VERSION"):
+        config.extra["version"] = {"provider": "mike", "default": "latest"}
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -52,6 +63,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     del files
     own = page.file.src_uri
     source = ROOT / HOMES[own] if own in HOMES else DOCS / own
+    if own == "benchmarks.md":  # its titles of tables have no level above them
+        markdown = re.sub(r"^####(?= )", "###", markdown, flags=re.MULTILINE)
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):
         parts += [_linked(markdown[end : fence.start()], source, own, config), _drawn(fence, own)]
@@ -99,6 +112,14 @@ def _drawn(fence: re.Match[str], own: str) -> str:
     picture = picture_of(fence[3])
     place = posixpath.relpath(f"diagrams/{picture.name}", posixpath.dirname(own) or ".")
     return f"![{picture.description}]({place})"
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Gives a page what readers without a mouse or a screen need."""
+    del page, config
+    for found, better in ACCESSIBLE.items():
+        output = output.replace(found, better)
+    return output
 
 
 def on_post_build(config: Any) -> None:

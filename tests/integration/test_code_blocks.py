@@ -146,6 +146,11 @@ NOT_RUN = [
     ("docs/how_to/cloud_run.md", "mlflow-sysmetrics check", "needs a server on Cloud Run"),
     ("CONTRIBUTING.md", "src/mlflow_sysmetrics/", "a list of directories, which test_documents.py checks"),
     ("CONTRIBUTING.md", "cli ", "a table of floors, which test_layers.py checks"),
+    (
+        "CONTRIBUTING.md",
+        '.venv/bin/pip install -e ".[docs]"',
+        "installs; .ci/run and nox -s docs build the site",
+    ),
     ("CONTRIBUTING.md", "python3 -m venv", "is this suite, and its long sessions"),
     ("deploy/README.md", "cp .env.example", "needs Docker: nox -s docker"),
     ("deploy/README.md", "postgresql+psycopg2://optuna", "an address, which nox -s docker connects to"),

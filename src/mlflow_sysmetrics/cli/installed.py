@@ -15,7 +15,7 @@ from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.distribution import (
-    NAME,
+    distribution_name,
     installed_version,
     is_other_project,
     reinstall_command,
@@ -23,6 +23,7 @@ from mlflow_sysmetrics.runtime.distribution import (
 from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
 
 _GROUP = "mlflow.run_context_provider"
+_TITLE = "mlflow-sysmetrics"  # of the section, as the program is called
 _FIRST_WITH_METRICS = (2, 8)
 # MLflow's modules, imported late: they are what is inspected here, and may be missing or different.
 _REGISTRY = "mlflow.tracking.context.registry"
@@ -127,20 +128,20 @@ def _package() -> Finding:
     installed = installed_version()
     if installed is None:
         text = "not installed, only importable: MLflow cannot find its providers"
-        return Finding(NAME, Mark.WRONG, text, reinstall_command(), {"version": None})
+        return Finding(_TITLE, Mark.WRONG, text, reinstall_command(), {"version": None})
     more = {"version": installed}
     if is_other_project(installed):
         text = f"{installed} is another project, which has this name on the index; it replaces this one"
-        remedy = f"pip uninstall {NAME}, then install this project from its source"
-        return Finding(NAME, Mark.WRONG, text, remedy, more)
-    return Finding(NAME, Mark.GOOD, installed, None, more)
+        remedy = f"pip uninstall {distribution_name()}, then install this project from its source"
+        return Finding(_TITLE, Mark.WRONG, text, remedy, more)
+    return Finding(_TITLE, Mark.GOOD, installed, None, more)
 
 
 def _dependencies(required: Sequence[str] | None) -> Finding:
     """Returns which required packages are missing or too old; packages of extras are not required."""
     if required is None:
         try:
-            required = requires(NAME) or []
+            required = requires(distribution_name()) or []
         except PackageNotFoundError:
             required = []
     needed = [found for one in required if "extra ==" not in one and (found := _REQUIRED.match(one))]

@@ -1,7 +1,7 @@
 """The installed distribution of this package: what its extras need, and where this copy of it came from.
 
-A remedy never says ``pip install mlflow-sysmetrics``: the index has a different project under that name, up
-to version 0.1.3, which would be installed instead.
+Its name is that of pyproject.toml, read from the metadata, so that it stands in one place. A remedy never
+tells to install by name: the index has a different project under this one, up to version 0.1.3.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-NAME = "mlflow-sysmetrics"
+_PACKAGE = "mlflow_sysmetrics"
+_PROVIDERS = "mlflow.run_context_provider"  # the group of the entry points by which MLflow finds us
 # What the extras need, if the metadata cannot be read: the package is importable and not installed.
 _FALLBACK = {
     "cli": ("rich",),
@@ -25,6 +26,18 @@ _LAST_OF_OTHER_PROJECT = (0, 1, 3)
 _REQUIREMENT = re.compile(r"""(?P<what>[^;]+);\s*extra\s*==\s*['"](?P<extra>[\w-]+)['"]\s*$""")
 
 
+def distribution_name() -> str:
+    """Returns the name of the distribution that MLflow loads this package from.
+
+    Raises:
+        PackageNotFoundError: the package is importable and not installed.
+    """
+    for one in entry_points(group=_PROVIDERS):
+        if one.dist is not None and one.value.partition(":")[0].partition(".")[0] == _PACKAGE:
+            return one.dist.name
+    raise PackageNotFoundError(_PACKAGE)
+
+
 def install_command(extra: str) -> str:
     """Returns the command that installs the libraries of an extra.
 
@@ -32,7 +45,7 @@ def install_command(extra: str) -> str:
         extra: name of the extra, such as "train".
     """
     try:
-        found = [_REQUIREMENT.match(one) for one in requires(NAME) or ()]
+        found = [_REQUIREMENT.match(one) for one in requires(distribution_name()) or ()]
     except PackageNotFoundError:
         found = []
     # "torch (>=2.6)" is what some builders write for "torch>=2.6".
@@ -50,7 +63,7 @@ def reinstall_command() -> str:
 def installed_version() -> str | None:
     """Returns the installed version; None if the package is only importable."""
     try:
-        return version(NAME)
+        return version(distribution_name())
     except PackageNotFoundError:
         return None
 
@@ -64,7 +77,8 @@ def is_other_project(installed: str) -> bool:
 def _origin() -> list[str]:
     """Returns pip's arguments for the directory, file or repository of this copy; else its version."""
     try:
-        installed = distribution(NAME)
+        name = distribution_name()
+        installed = distribution(name)
     except PackageNotFoundError:
         return [_source_tree()]
     try:
@@ -73,7 +87,7 @@ def _origin() -> list[str]:
         recorded = {}
     url = recorded.get("url")
     if not isinstance(url, str):
-        return [f"{NAME}=={installed.version}"]  # not of the other project, whose versions are lower
+        return [f"{name}=={installed.version}"]  # not of the other project, whose versions are lower
     if url.startswith("file:"):
         editable = (recorded.get("dir_info") or {}).get("editable")
         return [*(["-e"] if editable else []), unquote(urlsplit(url).path)]

@@ -20,6 +20,7 @@ from programs import HERE, PATIENT, QUIET, Store
 import mlflow_sysmetrics
 from mlflow_sysmetrics import errors, settings
 from mlflow_sysmetrics.facts import fact_list, gpus
+from mlflow_sysmetrics.runtime.distribution import distribution_name
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.training import system_metrics
 
@@ -314,7 +315,7 @@ def _in_staging(row: Row, logged: Logged) -> None:
 
 @about("`poetry add")
 def _requirements(row: Row, logged: Logged) -> None:
-    ours = " ".join(requires("mlflow-sysmetrics") or ())
+    ours = " ".join(requires(distribution_name()) or ())
     assert all(name in ours for name in ("psutil", "nvidia-ml-py"))
     assert any(one.startswith("pandas") for one in requires("mlflow") or ())
 

@@ -236,6 +236,7 @@ def machine(patch: Patch, **uris: str) -> None:
         now[0] += 1
 
     patch.setattr(this_machine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    patch.setattr(installed, "installed_version", lambda: "0.2.0")  # the next one changes no transcript
     facts: Any = SimpleNamespace(tags=lambda **_: dict.fromkeys(map(str, range(15)), "x"))
     patch.setattr(
         installed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,12 @@ from types import SimpleNamespace
 import pytest
 
 from mlflow_sysmetrics.runtime import distribution
-from mlflow_sysmetrics.runtime.distribution import install_command, is_other_project, reinstall_command
+from mlflow_sysmetrics.runtime.distribution import (
+    distribution_name,
+    install_command,
+    is_other_project,
+    reinstall_command,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,6 +78,33 @@ def test_a_source_tree_that_is_only_importable_is_named(monkeypatch: pytest.Monk
 )
 def test_the_other_project_is_known_by_its_version(version: str, other: bool) -> None:
     assert is_other_project(version) is other
+
+
+def named(name: str, value: str) -> SimpleNamespace:
+    return SimpleNamespace(value=value, dist=SimpleNamespace(name=name))
+
+
+def test_the_name_is_that_of_the_distribution_with_our_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    those = [named("another-plugin", "plugin:Provider"), named("new-name", "mlflow_sysmetrics.providers:One")]
+    monkeypatch.setattr(distribution, "entry_points", lambda **_: those)
+    assert distribution_name() == "new-name"
+
+
+def test_without_metadata_there_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "entry_points", lambda **_: [])
+    with pytest.raises(PackageNotFoundError):
+        distribution_name()
+
+
+def test_the_name_of_the_distribution_stands_in_pyproject_alone() -> None:
+    """Everything else asks the metadata; elsewhere the same words are the name of the program."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    [name] = re.findall(r'^name = "([^"]+)"$', project, re.MULTILINE)
+    assert distribution_name() == name
+    asked = re.compile(r"\b(?:requires|version|distribution|metadata|files)\(\s*[\"']" + re.escape(name))
+    for folder in ("src", "tests", "scripts", "benchmarks", "examples"):
+        for file in (ROOT / folder).rglob("*.py"):
+            assert not asked.search(file.read_text(encoding="utf-8")), file
 
 
 @pytest.mark.parametrize("folder", ["src", "scripts"])
