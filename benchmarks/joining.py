@@ -2,6 +2,7 @@
 
     python benchmarks/joining.py --nodes 1000
     python benchmarks/joining.py --nodes 1000 --monitor built-in
+    python benchmarks/joining.py --nodes 1000 --count-only
 
 Nodes begin to look within a minute; the owner tags its run some seconds after the first of them. Each uses
 the rendezvous, the sender and the run queue of the package, over a minimal connection instead of MLflow's
@@ -16,7 +17,7 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from typing import Any
 
@@ -40,6 +41,7 @@ _LOOK_SECONDS = 1.0
 _TIMEOUT_SECONDS = 60
 _OK = 200
 _SERIES = 23
+_SEND_INTERVAL = 10.0
 _BUILT_IN_SERIES = 8
 
 
@@ -82,18 +84,34 @@ class Line:
         return json.loads(found)
 
 
+class CountedLine(Line):
+    """Answers in this process: counts what nodes ask, on a machine that a server for them would fill."""
+
+    run: dict[str, Any] | None = None  #: once its owner has tagged it
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """Counts a request, and answers as a server."""
+        del method, body
+        self.seconds.append(0.0)
+        if path == "runs/search":
+            return {"runs": [self.run] if self.run else []}
+        if path == "experiments/search":
+            return {"experiments": [{"experiment_id": "0"}]}
+        return {"run": self.run} if path.startswith("runs/get") else {}
+
+
 class Node:
     """A node that joins a run and sends to it.
 
     Args:
-        port: port of the server.
+        line: to the server.
         number: its number.
         delay: seconds until it begins to look.
         send_interval: seconds between two sends.
     """
 
-    def __init__(self, port: int, number: int, delay: float, send_interval: float) -> None:
-        self.line = Line(port)
+    def __init__(self, line: Line, number: int, delay: float, send_interval: float) -> None:
+        self.line = line
         self.asked_to_join: int | None = None
         self._number = number
         self._delay = delay
@@ -193,7 +211,7 @@ class BuiltInNode(Node):
 
 
 def measure(
-    kind: type[Node], count: int, *, within: float, owner_after: float, seconds: float, known: bool
+    kind: type[Node], count: int, *, within: float, owner_after: float, seconds: float, server: bool
 ) -> dict[str, float]:
     """Returns what the nodes have asked.
 
@@ -203,40 +221,52 @@ def measure(
         within: seconds within which they begin to look.
         owner_after: seconds after the first node at which the run is tagged.
         seconds: how long they send after that minute.
-        known: whether the environment names the experiment.
+        server: whether there is one; without, requests are counted only.
     """
-    rendezvous.experiment_of_environment = lambda: ExperimentChoice(None, "0" if known else None)
-    send_interval = 10.0
-    with LocalServer(workers=2) as server:
-        port = int(server.url.rpartition(":")[2])
-        nodes = [kind(port, place, within * place / count, send_interval) for place in range(count)]
+    tags = {"sysmetrics.job": f"{_KEY} {time.time_ns() // 1_000_000}"}
+    with ExitStack() as stack:
+        url = stack.enter_context(LocalServer(workers=2)).url if server else None
+        port = 0 if url is None else int(url.rpartition(":")[2])
+        lines = [Line(port) if server else CountedLine(port) for _ in range(count)]
+        nodes = [
+            kind(line, place, within * place / count, _SEND_INTERVAL) for place, line in enumerate(lines)
+        ]
         for node in nodes:
             node.thread.start()
         time.sleep(owner_after)
-        client = MlflowClient(server.url)
-        run = client.create_run("0", tags={"sysmetrics.job": f"{_KEY} {time.time_ns() // 1_000_000}"})
-        BuiltInNode.run_id = run.info.run_id
+        begin_run(url, tags)
         time.sleep(within - owner_after + seconds / 2)
-        before, cpu_before = sum(len(node.line.seconds) for node in nodes), cpu_of_children()
+        before, cpu_before = sum(len(line.seconds) for line in lines), cpu_of_children()
         time.sleep(seconds)
-        after, cpu_after = sum(len(node.line.seconds) for node in nodes), cpu_of_children()
+        after, cpu_after = sum(len(line.seconds) for line in lines), cpu_of_children()
         for node in nodes:
             node.stop.set()
         for node in nodes:
             node.thread.join(_TIMEOUT_SECONDS)
     joined = [node.asked_to_join for node in nodes if node.asked_to_join is not None]
-    durations = sorted(one for node in nodes for one in node.line.seconds)
+    durations = sorted(one for line in lines for one in line.seconds)
     return {
         "nodes": count,
         "joined": len(joined),
         "requests to join, mean": statistics.mean(joined),
         "requests to join, most": max(joined),
-        "requests per node and send interval": (after - before) / count / seconds * send_interval,
+        "requests per node and send interval": (after - before) / count / seconds * _SEND_INTERVAL,
         "server's CPU seconds per second": (cpu_after - cpu_before) / seconds,
-        "failures": sum(node.line.failures for node in nodes),
+        "failures": sum(line.failures for line in lines),
         "median seconds of a request": statistics.median(durations),
         "99th percentile of seconds": durations[int(len(durations) * 0.99)],
     }
+
+
+def begin_run(url: str | None, tags: dict[str, str]) -> None:
+    """Starts the run of the job, with its tags."""
+    if url is None:
+        info = {"run_id": "1" * 32, "start_time": time.time_ns() // 1_000_000, "status": "RUNNING"}
+        tagged = [{"key": key, "value": value} for key, value in tags.items()]
+        CountedLine.run = {"info": info, "data": {"tags": tagged}}
+        BuiltInNode.run_id = "1" * 32
+    else:
+        BuiltInNode.run_id = MlflowClient(url).create_run("0", tags=tags).info.run_id
 
 
 def cpu_of_children() -> float:
@@ -254,14 +284,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long they send")
     parser.add_argument("--all-experiments", action="store_true", help="no experiment is set on the nodes")
     parser.add_argument("--monitor", choices=["ours", "built-in"], default="ours", help="what samples")
+    parser.add_argument("--count-only", action="store_true", help="no server: only count what is asked")
     options = parser.parse_args()
+    known = None if options.all_experiments else "0"
+    rendezvous.experiment_of_environment = lambda: ExperimentChoice(None, known)
     found = measure(
         BuiltInNode if options.monitor == "built-in" else Node,
         options.nodes,
         within=options.within,
         owner_after=options.owner_after,
         seconds=options.seconds,
-        known=not options.all_experiments,
+        server=not options.count_only,
     )
     for name, value in found.items():
         with suppress(ValueError):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cluster_jobs import RHYTHM, job, nodes, steps
+from counting_server import counting_server
 from mlflow import MlflowClient
 from programs import OUR_THREADS, QUIET, Program
 
@@ -63,6 +64,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 cwd=tmp_path,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=stack.enter_context((tmp_path / f"errors-{rank}").open("w")),
                 text=True,
             )
             stack.enter_context(process)  # closes its streams, and waits for it
@@ -177,6 +179,36 @@ def test_a_server_that_comes_late_is_waited_for(
         client.set_terminated(run_id)
         end(follower)
     assert follower.returncode == 0
+
+
+def test_a_node_that_knows_the_run_samples_into_its_journal_while_the_server_is_down(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    known = {"MLFLOW_SYSMETRICS_RUN": f"{nowhere}#{'7' * 32}", "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0"}
+    follower = started(nowhere, 2, RANK.format(starts=False), **known)
+    assert said(follower) == "ready"
+    eventually(lambda: "system/node_1/process_threads" in journals(tmp_path))
+    end(follower)
+    assert follower.returncode == 0
+    assert '"end":true' in journals(tmp_path)  # also the last window, which nobody has waited for
+    warnings = [
+        line for line in (tmp_path / "errors-2").read_text().splitlines() if "mlflow-sysmetrics" in line
+    ]
+    assert len(warnings) <= 2, warnings
+
+
+def journals(directory: Path) -> str:
+    """Returns what waits on disk."""
+    return "".join(path.read_text() for path in (directory / "spool").glob("*.jsonl"))
+
+
+def test_a_training_of_one_process_asks_for_nothing_more(program: Program) -> None:
+    with counting_server() as counted:
+        program(counted.url, "with mlflow.start_run():\n    ticked(2)")
+        asked = counted.counts()["requests"]
+    assert asked.keys() <= {"runs/create", "runs/log-batch", "runs/update", "runs/set-tag"}, asked
+    assert asked["runs/create"] == asked["runs/update"] == 1
 
 
 def test_a_training_of_one_process_is_as_before(

@@ -25,8 +25,10 @@ def visible_gpus(job: Job | None, host: Host | None = None) -> tuple[str, ...] |
     host = host or Host()
     if job is None or not job.is_several or host.environ.keys().isdisjoint((CUDA, ROCR, HIP)):
         return None
-    nvidia, amd = _nvidia(host), _amd(host)
-    return None if nvidia is None or amd is None else (*nvidia, *amd)
+    amd = _amd(host)
+    nvidia = None if amd is None else _nvidia(host)
+    # A program may have loaded NVML's bindings on a machine with AMD's GPUs only.
+    return (*(nvidia or ()), *amd) if amd else nvidia
 
 
 def _nvidia(host: Host) -> tuple[str, ...] | None:

@@ -51,16 +51,20 @@ def record(path: str) -> None:
     def recorded(emit: Callable[..., None]) -> Callable[..., None]:
         def emit_recorded(self: RunSeries, values: Iterable[Value], timestamp: int) -> None:
             assert not self.settings.adaptive
+            given = timestamp
             taken = list(values)
             run_id = self.key[1]
             for value in taken:
                 assert value.kind not in TOTALS, f"{value.key} is a total"
             points = {f"system/{key}": round(value, DECIMALS) for key, _, value in taken}
+            if taken and self.settings.window_seconds >= 1:
+                # Two windows in one second, of a run whose start is not known yet, are moved apart.
+                timestamp = self.steps.place(timestamp, self.channel.queue.started_at)
             pid = os.getpid()
             tick = {"pid": pid, "run": run_id, "t": timestamp, "points": points}
             write(side, (json.dumps(tick) + "\n").encode())
             unconfirmed.add(pid)
-            emit(self, taken, timestamp)
+            emit(self, taken, given)
             if not self.channel._buffer._is_open:
                 confirm()
 

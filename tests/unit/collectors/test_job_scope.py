@@ -280,6 +280,13 @@ def test_gpus_of_one_vendor_are_not_looked_for_among_those_of_the_other(tmp_path
     assert not any("matches none" in gap for gap in one.gaps)
 
 
+def test_bindings_of_nvml_on_a_machine_of_amd_make_nothing_unknown(tmp_path: Path) -> None:
+    node = replace(amd_node(tmp_path), has_nvml=lambda: True, load_nvml=FakeNvml)
+    for environ in ({"ROCR_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "3"}):
+        (member,) = members_of([replace(node, environ=environ)])
+        assert member.gpus == ("GPU-00000000000000a3",)
+
+
 def test_cards_without_a_unique_id_are_unknown_to_other_processes(tmp_path: Path) -> None:
     old = machine(tmp_path, card("0000:03:00.0", "0x1002\n", "amdgpu"))
     (member,) = members_of([replace(old, environ={"ROCR_VISIBLE_DEVICES": "0"})])
