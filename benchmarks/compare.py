@@ -57,6 +57,7 @@ def _options() -> argparse.Namespace:
     add("--ticks", type=int, default=1000, help="ticks of each side")
     add("--appends", type=int, default=20_000, help="points appended to a journal")
     add("--rounds", type=int, default=40, help="turns of each side that delivers points over REST")
+    add("--growth-runs", type=_numbers, default=list(growth.RUNS), help="numbers of runs whose growth is shown")
     add("--growth-seconds", type=float, default=30, help="how long many runs are observed")
     add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
@@ -83,8 +84,13 @@ _QUICK: dict[str, Any] = {
     "gpu_seconds": 5.0,
     "agreement_seconds": 15,
     "imports": 3,
-    "idle_seconds": 40.0,
+    "idle_seconds": 30.0,
     "pairs": 20,
+    "first_runs": 1,
+    "short_runs": 5,
+    "rounds": 8,
+    "growth_runs": [256, 1000],
+    "growth_seconds": 5.0,
 }
 
 
@@ -113,7 +119,7 @@ def _delivery(options: argparse.Namespace) -> Measured:
 
 
 def _growth(options: argparse.Namespace) -> Measured:
-    found = growth.measure_all(growth.RUNS, options.growth_seconds, options.repetitions)
+    found = growth.measure_all(options.growth_runs, options.growth_seconds, options.repetitions)
     yield "growth", found, growth.table(found, options.growth_seconds)
 
 

@@ -5,7 +5,7 @@ Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first
 Units:   percent, 0 to 100, of the CPUs that the job may use. In /proc/stat waiting for a disk counts as idle,
          guests as user (the kernel includes them in both), as in psutil.
 Cost:    one read of /proc/stat, of which only the first line is parsed; one more small read under a limit.
-         Limits may change: half of the files that set one are read at each tick, 1 us each.
+         Limits may change: half of the files that set one are read at every other tick, 1 us each.
 Absent:  in the first 0.15 s; if the kernel's counters did not change; the job's share at the tick that
          notices a new limit.
 Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat

@@ -6,7 +6,7 @@ Source:  /proc/meminfo: MemTotal, MemAvailable, SwapTotal, SwapFree in KiB; wher
 Units:   megabytes (1e6 bytes); percent of MemTotal, or of the smallest limit on the job's cgroup and its
          ancestors. Used memory of the host is total minus available, as in psutil 7.
 Cost:    one read of /proc/meminfo, of which four lines are parsed; two more reads per group with a limit.
-         Limits may change: half of the files that set one are read at each tick, 1 us each.
+         Limits may change: half of the files that set one are read at every other tick, 1 us each.
 Absent:  swap, if there is none.
 Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 """

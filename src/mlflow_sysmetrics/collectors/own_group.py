@@ -32,7 +32,7 @@ _GROUPS = "proc/self/cgroup"
 
 
 class LimitWatch:
-    """Notices within two ticks that a limit on the job has changed, or that it was moved to another cgroup.
+    """Notices within four ticks that a limit on the job has changed, or that it was moved to another cgroup.
 
     Args:
         host: the machine to read.

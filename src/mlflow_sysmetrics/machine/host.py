@@ -187,7 +187,6 @@ class Host:
 
     def may_have_children(self) -> bool:
         """Returns False if this process certainly has no child processes."""
-        # Asked at every other tick: comparing two paths would take longer than asking the kernel.
         return self.root is not _ROOT or sys.platform != "linux" or _has_children()
 
     def may_have_nvml(self) -> bool:

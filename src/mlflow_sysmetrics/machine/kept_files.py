@@ -41,9 +41,10 @@ _LOOK_UP_SECONDS = 60.0
 _MOST_WATCHED = 40  # a job seven groups deep has 30; what lies above is looked up from time to time only
 # A tick takes less, and ticks are at least twice as far apart.
 SAME_TICK_SECONDS = 0.05
-# If more files are watched, each is read at every other tick, by halves: on a processor that was asleep each
-# takes 7 us, as much as some sources.
-_READ_AT_EACH_TICK = 3
+# Watched files are read at every other tick; if there are more than these, by halves: on a processor that was
+# asleep each takes 10 us, as much as some sources.
+_READ_TOGETHER = 3
+_TICKS_UNTIL_ALL_ARE_READ = 4
 
 _Content: TypeAlias = tuple[int, int, bytes]
 """Of an open file: its descriptor, a number of bytes of which only something else has more, the content."""
@@ -224,7 +225,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 class KeptFiles:
     """The files that the collectors of a daemon keep, and those whose changes they want to know of.
 
-    A change of the latter is noticed by their content, within two ticks. Their change time would not do: the
+    A change of the latter is noticed by their content, within four ticks. Their change time would not do: the
     kernel sets it only if the writer truncates, and runc and systemd write without. After a change no file is
     watched any more: every collector looks up what applies now, and watches that. Several threads may call
     this; a change that one of them misses shows at the next tick.
@@ -243,7 +244,7 @@ class KeptFiles:
         self._kept: weakref.WeakSet[KeptFile] = weakref.WeakSet()
         self._to_look_up: list[weakref.ref[KeptFile]] = []  # weak: it must not keep them open
         self.checked_at = self._looked_up_at = -math.inf
-        self._checking = False
+        self._checking = self._reads = False
 
     def keep(self, path: str, *, pieces: bool = False) -> KeptFile:
         """Returns a file that is looked up again once a minute; see `KeptFile`."""
@@ -274,9 +275,16 @@ class KeptFiles:
         if 0 <= now - self.checked_at < SAME_TICK_SECONDS or self._checking:
             return self.version
         self.checked_at = now
+        self._reads = not self._reads
+        if self._reads or self._open is None or self._by_path:
+            self._check_contents()
+        if not 0 <= now - self._looked_up_at < _LOOK_UP_SECONDS or self._to_look_up:
+            self._look_up(now)
+        return self.version
+
+    def _check_contents(self) -> None:
         self._checking = True
         try:
-            # All in this function: to find one's way to another one costs as much as reading a file.
             part, other = self._open or self._open_all()
             self._open = other, part
             for descriptor, length, text in part:
@@ -291,22 +299,21 @@ class KeptFiles:
                 self._forget()
         finally:
             self._checking = False
-        if not 0 <= now - self._looked_up_at < _LOOK_UP_SECONDS or self._to_look_up:
-            self._look_up(now)
-        return self.version
 
     def check_all(self, now: float) -> int:
         """Does the same with all watched files, for who asks only now and then."""
-        if not 0 <= now - self.checked_at < SAME_TICK_SECONDS:
-            self.check(now)
+        if 0 <= now - self.checked_at < SAME_TICK_SECONDS:
+            return self.version
+        for _ in range(_TICKS_UNTIL_ALL_ARE_READ):
             self.checked_at = -math.inf
-        return self.check(now)
+            self.check(now)
+        return self.version
 
     def _open_all(self) -> tuple[list[_Content], list[_Content]]:
         watched = list(self._watched.values())
         self._by_path = [file for file in watched if file.descriptor < 0]
         found = [file for file in watched if file.descriptor >= 0]
-        if len(found) <= _READ_AT_EACH_TICK:
+        if len(found) <= _READ_TOGETHER:
             both = [file.as_open for file in found]
             return both, both
         contents = [file.as_open for file in found]

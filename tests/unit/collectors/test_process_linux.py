@@ -657,17 +657,16 @@ def test_between_points_only_the_resident_memory_of_a_process_without_children_i
     proc: Proc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proc.put(OWN, 1)
-    alone = True
-    monkeypatch.setattr(births.Births, "is_impossible", lambda _: alone)
+    monkeypatch.setattr(births.Births, "is_impossible", lambda _: True)
     one = ProcessLinux(proc.host())
     keys = {sample.key for sample in one.collect(1)}
     (proc.proc / "self/statm").write_text("100 25 3 1 0 30 0\n")
     assert [tuple(one.levels(now)[0])[::2] for now in (2, 3)] == [
         ("process_memory_rss_megabytes", 25 * PAGE / 1e6)
     ] * 2
-    assert {sample.key for sample in one.levels(7)} >= keys, "threads and files are counted every 5 s"
-    alone = False
-    assert max(len(one.levels(now)) for now in (8, 9)) > 1, "children are looked for at every other tick"
+    assert {sample.key for sample in one.levels(7)} >= keys, "the rest is read every 5 s"
+    assert len(one.levels(8)) == 1
+    assert {sample.key for sample in one.collect(9)} >= keys, "and when a point is due"
 
 
 def test_without_statm_everything_is_read_at_each_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,8 +168,10 @@ def test_cuda_initialized_later_is_noticed_immediately(cuda: FakeCuda) -> None:
     cuda.started = False
     collector = TorchAllocator(Host())
     said(collector, 0.0)
+    assert collector.cumulative, "nothing to read between two points"
     cuda.started = True
     assert said(collector, 1.0)
+    assert not collector.cumulative
 
 
 def test_a_newly_used_device_is_noticed_at_the_next_scan(cuda: FakeCuda) -> None:

@@ -443,7 +443,7 @@ STABLE = [f"/proc/sys/kernel/{name}" for name in ("ostype", "osrelease", "versio
 
 @linux_only
 @pytest.mark.parametrize("place", range(5))
-def test_of_many_watched_files_each_is_read_within_two_ticks(
+def test_of_many_watched_files_each_is_read_within_four_ticks(
     coredump_filter: str, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     files = KeptFiles()
@@ -451,11 +451,11 @@ def test_of_many_watched_files_each_is_read_within_two_ticks(
     read: list[int] = []
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda *which: read.append(which[0]) or pread(*which))
-    assert files.check(0) == files.check(1) == 0
+    assert [files.check(now) for now in range(4)] == [0] * 4
     assert len(set(read)) == 5
     assert len(read) == 5
     Path(FILTER).write_text(f"{int(coredump_filter, 16) ^ 1:#x}\n")
-    assert files.check(2) + files.check(3) >= 1
+    assert sum(files.check(now) for now in range(4, 8)) >= 1
     assert files.version == 1
 
 

@@ -52,7 +52,6 @@ class ProcessTree:
         self._clock = _trusted(host.process_seconds, stat.pid, directory)
         self._files = OpenFiles(directory)
         self._alone: _Alone | None = None
-        self._looks_for_children = False
         self._rest = Pause(SLOW_SECONDS, read=False)  # of this process's open files
         self._stat = host.files.keep(directory + "/stat")
         self._sizes = host.files.keep(directory + "/statm")
@@ -79,14 +78,8 @@ class ProcessTree:
         return sum(1 for pid in self._roots if pid in self._members)
 
     def resident_alone(self, now: float) -> int | None:
-        """Returns the resident bytes of this process if it is alone, and nothing else is due; else None.
-
-        Its children are looked for at every other reading.
-        """
+        """Returns the resident bytes of this process if it is alone, and nothing else is due; else None."""
         if self._alone is None or now >= self._rest.over_at or self._job.version != self._version:
-            return None
-        self._looks_for_children = not self._looks_for_children
-        if self._looks_for_children and not self._births.is_impossible():
             return None
         try:
             return int(self._sizes.read().split(None, 2)[1]) * PAGE_BYTES
@@ -96,13 +89,12 @@ class ProcessTree:
     def look_at_own(self, now: float) -> float | None:
         """Does the same as `look` for this process, if it is alone, as most are; else returns None.
 
-        Its children are looked for at every other reading, and its open files are counted every 5 s.
+        Its open files are counted every 5 s.
         """
         alone, clock, own = self._alone, self._clock, self.own
         if alone is None or clock is None or now >= self._rest.over_at or self._job.version != self._version:
             return None
-        self._looks_for_children = not self._looks_for_children
-        if self._looks_for_children and not self._births.is_impossible():
+        if not self._births.is_impossible():
             return None
         found = alone.parse(self._stat.read())
         if found is None:

@@ -47,10 +47,6 @@ class ProcessSamples(Generic[Process]):
         self._used = 0.0
         self._read_at = math.inf
 
-    def resident(self, size: int) -> Sequence[Sample]:
-        """Returns the sample of a tick at which only the resident memory was read, in bytes."""
-        return (_make(Sample, (_RSS, _GAUGE, size / MEGABYTE, None)),) if size <= _MOST_BYTES else ()
-
     def take(
         self,
         now: float,

@@ -230,7 +230,7 @@ class ProbeSchedule:
         self._resting: list[Probe] = []
         self._due_at = -math.inf
         self._files = probes[0].host.files if probes else KeptFiles()
-        self._limits_version = self._files.version
+        self._limits_version = self._rested_version = self._files.version
 
     def awake(self, now: float, *, whole: bool = True) -> Sequence[Probe]:
         """Returns those that are not paused, and for a while those that have failed since.
@@ -240,15 +240,16 @@ class ProbeSchedule:
             whole: whether a point is due, or someone watches. Otherwise those are left out that can wait,
                 unless limits of the job have changed: a share is of one limit.
         """
-        resting = self._resting
-        if now >= self._due_at or (resting and not resting[0].rests(now)):
+        version = self._files.version
+        if now >= self._due_at or (version != self._rested_version and self._resting):
+            self._rested_version = version
             resting = self._resting = [probe for probe in self._all if probe.rests(now)]
             self._awake = [probe for probe in self._all if probe not in resting]
             self._levels = [probe for probe in self._awake if not probe.can_wait]
             over_at = min((probe.paused_until for probe in resting), default=math.inf)
             self._due_at = min(over_at, now + _ASKED_AGAIN_SECONDS)
-        if whole or self._files.version != self._limits_version:
-            self._limits_version = self._files.version
+        if whole or version != self._limits_version:
+            self._limits_version = version
             self._levels = [probe for probe in self._awake if not probe.can_wait]
             return self._awake
         return self._levels

@@ -201,15 +201,15 @@ class Sampler:
         tick = self._pass
         if tick is None:
             now = self._clock.monotonic()
-            if self._arriving or self._departing or self._flushes or self._idle:
+            if self._arriving or self._departing or self._flushes or not (self._series or self._watches):
                 tick = self._begin_with_requests(now)
             else:
                 if self._watches or self._new_watches:
                     self._update_watches(now)
                 whole = bool(self._watches) or self._closes_at <= now + _EARLY_SECONDS
-                tick = self._pass = Tick(self._schedule.awake(now, whole=whole), now)
-                tick.is_whole = whole
-        self.inbox.collect()  # afterwards: who asked for a flush has left its points before
+                tick = self._pass = Tick(self._schedule.awake(now, whole=whole), now, whole=whole)
+        if self.inbox.due_at != math.inf:
+            self.inbox.collect()  # afterwards: who asked for a flush has left its points before
         if not self.thread.read(tick, charge):
             return False
         if not tick.is_counted:

@@ -55,10 +55,10 @@ class Tick:
     makes_points = False
     timestamp = 0
     is_counted = False
-    is_whole = True
 
-    def __init__(self, probes: Sequence[Probe], now: float) -> None:
+    def __init__(self, probes: Sequence[Probe], now: float, *, whole: bool = True) -> None:
         self.now = now
+        self.is_whole = whole
         self.left: Iterator[Probe] = iter(probes)
         self.samples: list[Sample] = []
 
