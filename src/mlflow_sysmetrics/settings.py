@@ -30,10 +30,13 @@ SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
 SPOOL_MEGABYTES = "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES"
+PROMETHEUS = "MLFLOW_SYSMETRICS_PROMETHEUS"
+OTLP = "MLFLOW_SYSMETRICS_OTLP"
 
 METRICS_TAG = "sys.metrics"  #: "on", "on, but ...", "off: ..." or "unavailable: ..."
 
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
+OTLP_ON = "on"  #: instead of an address: what OpenTelemetry's own variables say
 SPOOL_OFF = "off"  #: instead of a directory: points are kept in memory only
 
 ADAPTIVE = "adaptive"  #: fewer points as a run ages, and two for a straight line
@@ -108,6 +111,9 @@ class Settings:
         spool_dir: directory of the journals, which keep points on disk until their server has them; None
             selects the user's state directory, "off" keeps points in memory only.
         spool_megabytes: size limit of one process's journal, in megabytes of 1e6 bytes; 0 means "off".
+        prometheus: "HOST:PORT" of a page with the last tick for Prometheus; None serves none.
+        otlp: base URL of a collector that gets the last tick by OTLP, or "on" for the one of OpenTelemetry's
+            own variables; None sends nothing.
 
     Raises:
         SettingsError: a value is out of its range.
@@ -128,6 +134,8 @@ class Settings:
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
     spool_dir: str | None = None
     spool_megabytes: float = DEFAULT_SPOOL_MEGABYTES
+    prometheus: str | None = None
+    otlp: str | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _RANGES.items():
@@ -139,6 +147,10 @@ class Settings:
 
             choices.check_node_id(self.node_id)
             choices.check_gpus(self.gpus)
+        if self.prometheus is not None or self.otlp is not None:
+            from mlflow_sysmetrics import choices  # late, as above
+
+            choices.check_exports(self.prometheus, self.otlp)
         samples = self.samples_before_logging
         if not isinstance(samples, int):
             raise SettingsError(f"samples_before_logging must be an integer, got {samples!r}")
@@ -214,6 +226,8 @@ class Settings:
             flush_timeout=read.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
             spool_dir=read.spool_dir(),
             spool_megabytes=read.number(SPOOL_MEGABYTES, "spool_megabytes", DEFAULT_SPOOL_MEGABYTES),
+            prometheus=read.export(PROMETHEUS),
+            otlp=read.export(OTLP),
         )
 
 
@@ -313,6 +327,15 @@ class Variables:
         if text.lower() in _FALSE:
             return SPOOL_OFF
         return os.path.expanduser(text) or None  # noqa: PTH111 - Path.expanduser raises without a home
+
+    def export(self, variable: str) -> str | None:
+        """Reads where to show the last tick, as `choices.read_export` does."""
+        text = self.text(variable)
+        if not text or text.lower() in _FALSE:
+            return None
+        from mlflow_sysmetrics.choices import read_export  # late, as above
+
+        return read_export(text, partial(self.report, variable), is_url=variable == OTLP)
 
     def gpus(self) -> str:
         """Reads which GPUs to watch, as `choices.read_gpus` does."""

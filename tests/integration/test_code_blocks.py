@@ -129,6 +129,7 @@ NOT_RUN = [
     ("docs/cluster.md", "import mlflow\nfrom distributed", "needs a cluster; test_dask.py runs the same"),
     ("docs/cluster.md", "import mlflow\nfrom mlflow_sysmetrics", "needs a JVM: nox -s engines runs the same"),
     ("docs/cluster.md", "mlflow-sysmetrics node-agent", "needs a run; test_node_agent_process.py runs it"),
+    ("docs/exports.md", "pip install", "installs; test_exports.py runs such programs"),
     ("docs/watch.md", "mlflow-sysmetrics watch", "needs runs; test_watch_runs.py runs the command"),
     ("docs/report.md", "mlflow-sysmetrics report", "needs runs; test_report.py runs the command"),
     ("docs/doctor.md", "mlflow-sysmetrics check [", "a synopsis, which test_check.py follows"),

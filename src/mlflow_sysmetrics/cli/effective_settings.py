@@ -132,6 +132,8 @@ _SETTINGS = (
     _Described("flush_timeout", names.FLUSH_TIMEOUT, lambda one: f"{one.flush_timeout:g} s"),
     _Described("spool_dir", names.SPOOL_DIR, _directory),
     _Described("spool_megabytes", names.SPOOL_MEGABYTES, lambda one: f"{one.spool_megabytes:g} MB"),
+    _Described("prometheus", names.PROMETHEUS, lambda one: one.prometheus or "off"),
+    _Described("otlp", names.OTLP, lambda one: one.otlp or "off"),
 )
 _OTHER = {
     names.SAMPLING_INTERVAL: names.SAMPLES_BEFORE_LOGGING,
