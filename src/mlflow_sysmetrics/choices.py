@@ -18,6 +18,13 @@ _SWITCHED_OFF = frozenset({"off", "false", "0", "no"})
 _GPU_CHOICES = ("visible", "process", "all")
 _GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
+_ADDRESS = re.compile(r"(?:[\w.-]+|\[[\da-fA-F:]+\]):(\d{1,5})", re.ASCII)
+_HIGHEST_PORT = 65_535
+_ADDRESS_FORMS = "HOST:PORT, such as 127.0.0.1:9600"
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
+_URL_FORMS = "the URL of a collector, such as http://127.0.0.1:4318, or on"
+_ON = frozenset({"on", "true", "1", "yes"})
+
 _NODE_ID_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
 _NODE_ID = re.compile(rf"{_NODE_ID_PART}(/{_NODE_ID_PART})*")
 _NODE_ID_LENGTH = 150  # of the 250 characters of a metric name; our longest key takes less than 100
@@ -119,6 +126,38 @@ def read_report(text: str, report: Report) -> str:
         return "artifact" if word == "artifact" else "off"
     report(text, f"is ignored, using off: it must be {_REPORT_FORMS}")
     return "off"
+
+
+def read_export(text: str, report: Report, *, is_url: bool) -> str | None:
+    """Returns an address to show the last tick at, or a URL to send it to; reports one that is neither."""
+    if is_url:
+        found = "on" if text.lower() in _ON else text
+        if found == "on" or _URL.fullmatch(found):
+            return found
+        report(text, f"is ignored: it must be {_URL_FORMS}")
+        return None
+    found = text if ":" in text else f"127.0.0.1:{text}"
+    if _is_address(found):
+        return found
+    report(text, f"is ignored: it must be {_ADDRESS_FORMS}")
+    return None
+
+
+def check_exports(prometheus: object, otlp: object) -> None:
+    """Checks where a program shows the last tick; None is nowhere.
+
+    Raises:
+        SettingsError: an address is not one.
+    """
+    if prometheus is not None and not (isinstance(prometheus, str) and _is_address(prometheus)):
+        raise SettingsError(f"prometheus must be {_ADDRESS_FORMS}, got {prometheus!r}")
+    if otlp is not None and not (isinstance(otlp, str) and (otlp == "on" or _URL.fullmatch(otlp))):
+        raise SettingsError(f"otlp must be {_URL_FORMS}, got {otlp!r}")
+
+
+def _is_address(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and int(match[1]) <= _HIGHEST_PORT
 
 
 def _words(text: str) -> list[str]:

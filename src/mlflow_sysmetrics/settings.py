@@ -34,10 +34,13 @@ SUMMARY = "MLFLOW_SYSMETRICS_SUMMARY"
 DESCRIPTION = "MLFLOW_SYSMETRICS_DESCRIPTION"
 ALERT = "MLFLOW_SYSMETRICS_ALERT"
 REPORT = "MLFLOW_SYSMETRICS_REPORT"
+PROMETHEUS = "MLFLOW_SYSMETRICS_PROMETHEUS"
+OTLP = "MLFLOW_SYSMETRICS_OTLP"
 
 METRICS_TAG = "sys.metrics"  #: "on", "on, but ...", "off: ..." or "unavailable: ..."
 
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
+OTLP_ON = "on"  #: instead of an address: what OpenTelemetry's own variables say
 SPOOL_OFF = "off"  #: instead of a directory: points are kept in memory only
 
 ADAPTIVE = "adaptive"  #: fewer points as a run ages, and two for a straight line
@@ -120,6 +123,9 @@ class Settings:
         alert: where causes that are found while a run lasts are reported: "log", "cmd:" with a command line,
             the address of a webhook, or "off".
         report: "artifact" adds a page to the artifacts of each run at its end, "off" does not.
+        prometheus: "HOST:PORT" of a page with the last tick for Prometheus; None serves none.
+        otlp: base URL of a collector that gets the last tick by OTLP, or "on" for the one of OpenTelemetry's
+            own variables; None sends nothing.
 
     Raises:
         SettingsError: a value is out of its range.
@@ -144,6 +150,8 @@ class Settings:
     description: bool = True
     alert: str = DEFAULT_ALERT
     report: str = OFF
+    prometheus: str | None = None
+    otlp: str | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _RANGES.items():
@@ -155,6 +163,10 @@ class Settings:
             from mlflow_sysmetrics import choices  # late: `import mlflow` loads this module
 
             choices.check(self.node_id, self.gpus, self.alert, self.report)
+        if self.prometheus is not None or self.otlp is not None:
+            from mlflow_sysmetrics import choices  # late, as above
+
+            choices.check_exports(self.prometheus, self.otlp)
         samples = self.samples_before_logging
         if not isinstance(samples, int):
             raise SettingsError(f"samples_before_logging must be an integer, got {samples!r}")
@@ -234,6 +246,8 @@ class Settings:
             description=read.switch(DESCRIPTION),
             alert=read.choice(ALERT, DEFAULT_ALERT),
             report=read.choice(REPORT, OFF),
+            prometheus=read.export(PROMETHEUS),
+            otlp=read.export(OTLP),
         )
 
 
@@ -343,6 +357,15 @@ class Variables:
 
         read = read_alert if variable == ALERT else read_report
         return read(text, partial(self.report, variable))
+
+    def export(self, variable: str) -> str | None:
+        """Reads where to show the last tick, as `choices.read_export` does."""
+        text = self.text(variable)
+        if not text or text.lower() in _FALSE:
+            return None
+        from mlflow_sysmetrics.choices import read_export  # late, as above
+
+        return read_export(text, partial(self.report, variable), is_url=variable == OTLP)
 
     def gpus(self) -> str:
         """Reads which GPUs to watch, as `choices.read_gpus` does."""

@@ -166,6 +166,7 @@ NOT_RUN = [
     ("deploy/README.md", 'pip install ".[server]"', "installs; test_server_run_command.py runs the commands"),
     ("benchmarks/README.md", "", "takes minutes to hours, and an idle machine"),
     ("docs/how_to/watch.md", "mlflow-sysmetrics watch", "needs runs; test_watch_runs.py runs the command"),
+    ("docs/how_to/exports.md", "pip install", "installs; test_exports.py runs such programs"),
     (
         "docs/how_to/cluster.md",
         "import mlflow\nimport torch",

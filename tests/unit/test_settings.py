@@ -319,3 +319,52 @@ def test_an_invalid_value_in_code_is_an_error_that_names_it(wrong: dict[str, obj
     assert repr(value) in str(caught.value)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, SysMetricsError)
+
+
+@pytest.mark.parametrize(
+    ("given", "prometheus"),
+    [
+        ("127.0.0.1:9600", "127.0.0.1:9600"),
+        ("9600", "127.0.0.1:9600"),
+        ("[::1]:0", "[::1]:0"),
+        ("node-7.example.org:65535", "node-7.example.org:65535"),
+        ("off", None),
+        ("", None),
+    ],
+)
+def test_where_prometheus_finds_the_last_tick(given: str, prometheus: str | None) -> None:
+    assert read(MLFLOW_SYSMETRICS_PROMETHEUS=given).prometheus == prometheus
+
+
+@pytest.mark.parametrize(
+    "given", ["127.0.0.1:65536", "host:", ":9600", "http://host:9600", "a b:9600", "yes"]
+)
+def test_a_bad_address_for_prometheus_is_no_address(given: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(MLFLOW_SYSMETRICS_PROMETHEUS=given).prometheus is None
+    assert "is ignored: it must be HOST:PORT, such as 127.0.0.1:9600." in caplog.text
+    with pytest.raises(SettingsError, match="prometheus must be HOST:PORT"):
+        Settings(prometheus=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "otlp"),
+    [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+        ("https://otel.example.org/base/", "https://otel.example.org/base/"),
+        ("On", "on"),
+        ("true", "on"),
+        ("false", None),
+    ],
+)
+def test_where_opentelemetry_gets_the_last_tick(given: str, otlp: str | None) -> None:
+    assert read(MLFLOW_SYSMETRICS_OTLP=given).otlp == otlp
+
+
+@pytest.mark.parametrize("given", ["127.0.0.1:4318", "grpc://host:4317", "http://", "http:// host"])
+def test_a_bad_address_of_a_collector_is_no_address(given: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(MLFLOW_SYSMETRICS_OTLP=given).otlp is None
+    assert (
+        "is ignored: it must be the URL of a collector, such as http://127.0.0.1:4318, or on." in caplog.text
+    )
+    with pytest.raises(SettingsError, match="otlp must be the URL of a collector"):
+        Settings(otlp=given)

@@ -144,6 +144,8 @@ _SETTINGS = (
     _Described("description", names.DESCRIPTION, lambda one: _switch(on=one.description)),
     _Described("alert", names.ALERT, lambda one: _kind_of_alert(one.alert)),
     _Described("report", names.REPORT, lambda one: one.report),
+    _Described("prometheus", names.PROMETHEUS, lambda one: one.prometheus or "off"),
+    _Described("otlp", names.OTLP, lambda one: one.otlp or "off"),
 )
 _OTHER = {
     names.SAMPLING_INTERVAL: names.SAMPLES_BEFORE_LOGGING,

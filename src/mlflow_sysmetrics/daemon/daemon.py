@@ -30,7 +30,8 @@ from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
 from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.exports import last_tick
+from mlflow_sysmetrics.exports import publish
+from mlflow_sysmetrics.exports.last_tick import Source
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
@@ -339,7 +340,7 @@ class Daemon:
             return False
         self.sampler.start()
         self._running = True
-        last_tick.show(last_tick.Source(self.sampler, self._clock, self.attachments.run_ids))
+        publish.start(self._settings, Source(self.sampler, self._clock, self.attachments.run_ids))
         if self._settings.journalled:
             with contextlib.suppress(ThreadUnavailable):
                 self._recovery_loop.start()

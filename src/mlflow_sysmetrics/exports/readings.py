@@ -20,7 +20,7 @@ METRICS = tuple(
 )
 _NAMED = {metric.name: metric for metric in METRICS if "{" not in metric.name}
 _PATTERNS = tuple(
-    (re.compile(re.escape(metric.name).replace(r"\{i\}", r"(\d+)").replace(r"\{name\}", "(.+)")), metric)
+    (re.compile(re.escape(metric.name).replace(r"\{i\}", r"(\d+)").replace(r"\{name\}", "((?s:.+))")), metric)
     for metric in METRICS
     if "{" in metric.name
 )

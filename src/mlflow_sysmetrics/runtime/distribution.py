@@ -21,6 +21,8 @@ _FALLBACK = {
     "train": ("pytorch-ignite", "torch", "tqdm"),
     "hpo": ("optuna", "plotly"),
     "server": ("Flask-WTF", "psycopg2-binary"),
+    "prometheus": ("prometheus-client",),
+    "otlp": ("opentelemetry-exporter-otlp-proto-http",),
 }
 _LAST_OF_OTHER_PROJECT = (0, 1, 3)
 _REQUIREMENT = re.compile(r"""(?P<what>[^;]+);\s*extra\s*==\s*['"](?P<extra>[\w-]+)['"]\s*$""")
