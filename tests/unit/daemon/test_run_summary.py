@@ -36,8 +36,8 @@ def verdict(machine: SimulatedMachine, run_id: str = "run") -> str | None:
     return None if line is None else line.partition(":")[0]
 
 
-def whole_run(tick: Tick, minutes: float, **settings: object) -> SimulatedMachine:
-    machine = SimulatedMachine(tick)
+def whole_run(tick: Tick, minutes: float, interval: float = 10, **settings: object) -> SimulatedMachine:
+    machine = SimulatedMachine(tick, interval)
     series = machine.start(**settings)
     machine.pass_time(minutes * 60)
     machine.end(series)
@@ -50,18 +50,19 @@ def test_each_kind_of_run_is_told_its_verdict_and_only_that(
 ) -> None:
     tick, around = KINDS[name]
     run_on(around, monkeypatch)
-    machine = whole_run(tick, 75)
+    machine = whole_run(tick, 75, 20)
     line = machine.sink.tags_of("run")[VERDICT_TAG]
     assert line.startswith(f"{name}: ")
     assert "Also:" not in line
     assert f"**{name}**" in machine.sink.tags_of("run")[NOTE_TAG]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SILENT)
 def test_runs_that_users_complain_of_are_told_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tick, minutes, around = SILENT[name]
     run_on(around, monkeypatch)
-    machine = whole_run(tick, minutes)
+    machine = whole_run(tick, minutes, 20)
     assert verdict(machine) in ({HEALTHY} if name in FINE else {None, "-"})
     assert machine.alerts.taken == []
 
@@ -98,6 +99,7 @@ def test_a_run_that_is_killed_after_seven_minutes_has_a_summary_and_a_verdict() 
     assert machine.last(f"{PREFIX}gpu_hours") == pytest.approx(300 / 3600, abs=0.004)
 
 
+@pytest.mark.heavy
 def test_the_gpu_hours_of_64_runs_add_up_to_the_wall_time() -> None:
     def tick(second: int) -> dict[str, float]:
         return {**host(), **gpu(used=0 if second < 600 else 90), "gpu_0_energy_watt_hours": second / 36}
