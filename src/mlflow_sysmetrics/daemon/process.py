@@ -16,6 +16,7 @@ from mlflow_sysmetrics.daemon.arguments import (
     check_timeout,
     check_tracking_uri,
 )
+from mlflow_sysmetrics.daemon.attachments import reported_at_end
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -91,7 +92,8 @@ class Attachment:
             return True  # a forked child: the run belongs to its parent
         try:
             series = self._known_series()
-            return series is None or self._daemon.detach(series, timeout, holder=self)
+            with reported_at_end(series, timeout):
+                return series is None or self._daemon.detach(series, timeout, holder=self)
         except BaseException:  # raised by a signal handler: the run ends all the same
             self.release()
             raise
