@@ -31,6 +31,7 @@ from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.summary.announcer import Announcer
 
 _lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
@@ -40,9 +41,7 @@ _NO_PROCESS = -1  # of a copy by pickle, which belongs to no process
 
 
 class Attachment:
-    """Keeps a run attached until `detach`.
-
-    As a context manager, it keeps the run attached inside the ``with`` block.
+    """Keeps a run attached until `detach`, or to the end of its ``with`` block.
 
     Attributes:
         run_id: the run.
@@ -128,10 +127,10 @@ class Attachment:
         if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.watch_end(self._series.channel.queue, ended)
 
-    def speak_for_run(self, *, speaks: bool) -> None:
-        """Sets whether this process writes the run's verdict, as one of several nodes does."""
-        if (announcer := getattr(self._series, "announcer", None)) is not None:
-            announcer.speaks = speaks
+    @property
+    def announcer(self) -> Announcer | None:
+        """What tells the run its summary; None if there is none."""
+        return None if self._series is None else self._series.announcer
 
     @property
     def refusal(self) -> str | None:

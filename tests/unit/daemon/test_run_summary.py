@@ -142,6 +142,28 @@ def test_totals_count_from_the_begin_of_each_run() -> None:
     assert machine.last(f"{PREFIX}energy_watt_hours", "second") == pytest.approx(100)
 
 
+def test_figures_of_a_resumed_run_are_those_of_all_parts() -> None:
+    machine = SimulatedMachine(steady)
+    series = machine.start()
+    assert series.announcer is not None
+    series.announcer.continue_from(
+        {
+            f"{PREFIX}gpu_hours": 1.0,
+            f"{PREFIX}measured_hours": 2.0,
+            f"{PREFIX}gpu_utilization_mean_percentage": 43.0,
+            f"{PREFIX}memory_max_percentage": 99.0,
+            f"{PREFIX}node_1/gpu_hours": 7.0,
+            "loss": 1.0,
+        }
+    )
+    machine.pass_time(3600)
+    machine.end(series)
+    assert machine.last(f"{PREFIX}gpu_hours") == pytest.approx(2)
+    assert machine.last(f"{PREFIX}measured_hours") == pytest.approx(3)
+    assert machine.last(f"{PREFIX}gpu_utilization_mean_percentage") == pytest.approx((43 + 93) / 2, abs=0.5)
+    assert machine.last(f"{PREFIX}memory_max_percentage") == 99
+
+
 def test_the_description_of_the_user_is_left_alone() -> None:
     machine = SimulatedMachine(STARVED)
     machine.sink.present = {NOTE_TAG: "my notes"}
