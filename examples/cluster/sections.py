@@ -11,7 +11,7 @@ NODES_END_SECONDS = 3  # they hear of the end of a run within a second, and send
 
 
 def show(run_id: str) -> None:
-    """Prints what stands before the last slash of the keys, by which the UI groups charts, but for summaries."""
+    """Prints what stands before the last slash of the keys, by which the UI groups charts; no summaries."""
     time.sleep(NODES_END_SECONDS)
     keys = mlflow.MlflowClient().get_run(run_id).data.metrics
     sections = {key.rpartition("/")[0] for key in keys if key.startswith("system/")}
