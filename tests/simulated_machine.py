@@ -78,7 +78,7 @@ class SimulatedMachine:
         """Attaches a run."""
         given: dict[str, object] = {
             "sampling_interval": self.interval,
-            "samples_before_logging": round(10 / self.interval),
+            "samples_before_logging": max(round(10 / self.interval), 1),
             "resolution": "constant",
             **settings,
         }

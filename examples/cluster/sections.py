@@ -11,10 +11,11 @@ NODES_END_SECONDS = 3  # they hear of the end of a run within a second, and send
 
 
 def show(run_id: str) -> None:
-    """Prints what stands before the last slash of the keys, by which the UI groups charts."""
+    """Prints what stands before the last slash of the keys, by which the UI groups charts; no summaries."""
     time.sleep(NODES_END_SECONDS)
     keys = mlflow.MlflowClient().get_run(run_id).data.metrics
-    print(*sorted({key.rpartition("/")[0] for key in keys if key.startswith("system/")}), sep="\n")
+    sections = {key.rpartition("/")[0] for key in keys if key.startswith("system/")}
+    print(*sorted(one for one in sections if not one.startswith("system/summary")), sep="\n")
 
 
 if __name__ == "__main__":

@@ -110,8 +110,7 @@ class SystemMetricsMonitor:
         """Detaches the run and waits for its last points, at most the flush timeout."""
         try:
             self._detach()
-        except Exception as error:
-            # The user's training calls this, too.
+        except Exception as error:  # the user's training calls this, too
             self._release()
             interruption = _foreign(error)
             if interruption is not None:
@@ -171,6 +170,8 @@ class SystemMetricsMonitor:
         self._attachment = attachment = prepare(self._run_id, self._tracking_uri, self._settings)
         started_at, tags = (None, None) if run is None else (run.info.start_time, run.data.tags)
         attachment.begin(self._settings, started_at, (tags or {}).get(METRICS_TAG))
+        if run is not None and self._resumed and attachment.announcer is not None:
+            attachment.announcer.continue_from(run.data.metrics)
         if self._settings.tags:
             from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
 

@@ -33,4 +33,5 @@ def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
 
 
 def nodes(client: MlflowClient, run_id: str) -> set[str]:
-    return {key.rpartition("/")[0] for key in client.get_run(run_id).data.metrics}
+    keys = client.get_run(run_id).data.metrics
+    return {key.rpartition("/")[0] for key in keys if not key.startswith("system/summary/")}

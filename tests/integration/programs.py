@@ -75,8 +75,9 @@ uss._AT_ONCE_SECONDS = 60.0
 
 
 def lasting(keys: Iterable[str]) -> set[str]:
-    """Returns the keys of system metrics, but for those of events that no test has brought about."""
-    return {key for key in keys if key.startswith("system/") and key.rpartition("/")[2] not in EVENTS}
+    """Returns the keys of system metrics, but for the summary and for events that no test causes."""
+    sampled = (key for key in keys if key.startswith("system/") and not key.startswith("system/summary/"))
+    return {key for key in sampled if key.rpartition("/")[2] not in EVENTS}
 
 
 @dataclass(frozen=True)

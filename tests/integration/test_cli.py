@@ -98,6 +98,37 @@ def test_a_killed_run_is_synced_and_reaped(killed: str, store: Store, spool: Pat
     assert not list(spool.iterdir())
 
 
+LASTING = """
+    import signal
+    from mlflow_sysmetrics.summary import live_run, rules
+
+    live_run.REFRESH_SECONDS, live_run.GRID_SECONDS = 0.6, 0.1
+    live_run.COALESCE_SECONDS = live_run.SHORTEST_SECONDS = 0.1
+    run = mlflow.start_run()
+    print(run.info.run_id, flush=True)
+    client = mlflow.MlflowClient()
+    while "system/summary/measured_hours" not in client.get_run(run.info.run_id).data.metrics:
+        time.sleep(0.05)
+    print(client.get_run(run.info.run_id).data.metrics["system/summary/measured_hours"], flush=True)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_summary_of_a_killed_run_is_refreshed_until_then_and_completed(
+    program: Program, store: Store, spool: Path
+) -> None:
+    environ = {**ENVIRON, "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2", "MLFLOW_SYSMETRICS_SPOOL_DIR": str(spool)}
+    finished = program(store.uri, LASTING, check=False, **environ)
+    assert finished.returncode == -9, finished.stderr
+    run_id, measured = finished.words[0], float(finished.words[1])
+    command("reap", "--dir", str(spool), *AGED, "--apply", MLFLOW_TRACKING_URI=store.uri)
+    run = store.client.get_run(run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.metrics["system/summary/measured_hours"] > measured > 0
+    assert "system/summary/memory_max_percentage" in run.data.metrics
+
+
 def test_reap_finds_a_silent_run_without_journal_on_the_server(
     killed: str, store: Store, spool: Path
 ) -> None:

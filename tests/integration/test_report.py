@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from programs import MLFLOW, Store
+from programs import MLFLOW, Program, Store
 
 from made_runs import TAGS, histories, starved
 from mlflow_sysmetrics import LocalServer
@@ -70,3 +70,40 @@ def test_histories_of_many_runs_take_one_request_per_series(
         monkeypatch.setattr(measured_runs, "read_history", None)  # not needed
         found = report("--experiment", "Default", "--tracking-uri", server.url)
     assert found["verdicts"] == {"gpu-starved": 3}
+
+
+SHORT = """
+    from mlflow_sysmetrics.summary import live_run
+    from mlflow_sysmetrics.summary.rules import Verdict
+
+    live_run.SHORTEST_SECONDS = 0.1
+    live_run.verdicts = lambda *_: (Verdict("input-bound", "A GPU waited."),)
+    client = mlflow.MlflowClient()
+    for description in (None, "what I wanted to try"):
+        with mlflow.start_run(description=description) as run:
+            time.sleep(0.3)
+        print(run.info.run_id)
+"""
+
+
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+def test_runs_have_figures_verdict_description_and_a_page_when_they_end(
+    program: Program, store: Store
+) -> None:
+    finished = program(
+        store.uri,
+        SHORT,
+        MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1",
+        MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING="1",
+        MLFLOW_SYSMETRICS_REPORT="artifact",
+        MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="60",
+    )
+    assert finished.stderr.count("mlflow-sysmetrics") == 0
+    first, second = (store.client.get_run(run_id) for run_id in finished.words)
+    for run in (first, second):
+        assert run.data.metrics["system/summary/measured_hours"] > 0
+        assert run.data.tags["sys.verdict"] == "input-bound: A GPU waited."
+        page = store.client.download_artifacts(run.info.run_id, "sysmetrics/report.html")
+        assert run.info.run_id in Path(page).read_text(encoding="utf-8")
+    assert "\n**input-bound**: A GPU waited.\n" in first.data.tags["mlflow.note.content"]
+    assert second.data.tags["mlflow.note.content"] == "what I wanted to try"

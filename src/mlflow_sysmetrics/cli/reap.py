@@ -38,6 +38,8 @@ from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.report.completion import complete
+from mlflow_sysmetrics.settings import Settings
 
 _NAME_A_SERVER = "pass --tracking-uri or set MLFLOW_TRACKING_URI"
 _HEADS = ("RUN", "LAST POINT", "NAME")
@@ -88,7 +90,8 @@ def reap(
     machine and that process is dead, or (b) they began on this machine (tag sys.hostname), have system
     metrics, and have had no point for longer than --older-than. (b) searches the server of --tracking-uri
     or MLFLOW_TRACKING_URI. With --apply, the points in their journals are delivered first; then the runs are
-    set to KILLED, ended at the time of their last point, with the reason in the tag sysmetrics.reaped. Runs
+    set to KILLED, ended at the time of their last point, with the reason in the tag sysmetrics.reaped, and
+    get the summary and the verdict that their process could not write any more. Runs
     fed by a living process of this machine are left alone, and so are runs whose last sign of life is less
     than two minutes old (or less than --older-than, if that is shorter).
     """
@@ -185,7 +188,18 @@ class Reaper:
         except Fault as error:
             self._search.faults.append(f"{dead.server.name}: run {dead.run.run_id}: {error}")
             return False
+        self._complete(dead)
         return True
+
+    def _complete(self, dead: DeadRun) -> None:
+        """Writes the summary and the verdict that the process of a run could not write any more."""
+        settings = Settings.from_environ()
+        try:
+            if settings.summary:
+                complete(dead.server, dead.run.run_id, describe=settings.description)
+        except Fault as error:
+            fault = f"{dead.server.name}: run {dead.run.run_id} gets no summary: {error}"
+            self._search.faults.append(fault)
 
 
 @dataclass(frozen=True, slots=True)

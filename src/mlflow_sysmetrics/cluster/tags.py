@@ -62,7 +62,8 @@ class RunTags:
             owned: the key of the job if the owner of the run is on this node.
             host_tags: whether the user wants tags about the machines.
         """
-        attachment.speak_for_run(speaks=owned is not None or name is None)
+        if attachment.announcer is not None:
+            attachment.announcer.speaks = owned is not None or name is None
         if owned is not None and not self._job_is_put:
             self._job_is_put = True
             attachment.put_tags(job_tag(owned))

@@ -6,7 +6,10 @@ timeouts do. So each step can be done again, and what was begun is undone or don
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 
 from mlflow_sysmetrics.daemon.delivery.inbox import RunKey
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries, Steps
@@ -14,6 +17,24 @@ from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.runtime.native import RLock
 
 _MOST_ENDED = 256  # runs that may be resumed within the second of their last point
+_REPORTS = "mlflow_sysmetrics.report.artifact"  # by name, because that is on a floor above
+
+
+@contextmanager
+def reported_at_end(series: RunSeries | None, timeout: float | None) -> Iterator[None]:
+    """Adds the report of a run to its artifacts if the ``with`` block has ended it and the user wants one.
+
+    Args:
+        series: the run; None for none.
+        timeout: longest wait in seconds for all of it; None means the flush timeout.
+    """
+    began = time.monotonic()
+    yield
+    if series is not None and series.is_to_be_reported:
+        longest = series.settings.flush_timeout if timeout is None else timeout
+        left = max(longest - (time.monotonic() - began), 0.0)
+        tracking_uri, run_id = series.key
+        import_module(_REPORTS).add_report(run_id, tracking_uri, left)
 
 
 class Attachments:

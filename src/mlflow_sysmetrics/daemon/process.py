@@ -16,6 +16,7 @@ from mlflow_sysmetrics.daemon.arguments import (
     check_timeout,
     check_tracking_uri,
 )
+from mlflow_sysmetrics.daemon.attachments import reported_at_end
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -30,6 +31,7 @@ from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.exports.watch import Watch
+    from mlflow_sysmetrics.summary.announcer import Announcer
 
 _lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
@@ -39,9 +41,7 @@ _NO_PROCESS = -1  # of a copy by pickle, which belongs to no process
 
 
 class Attachment:
-    """Keeps a run attached until `detach`.
-
-    As a context manager, it keeps the run attached inside the ``with`` block.
+    """Keeps a run attached until `detach`, or to the end of its ``with`` block.
 
     Attributes:
         run_id: the run.
@@ -92,7 +92,8 @@ class Attachment:
             return True  # a forked child: the run belongs to its parent
         try:
             series = self._known_series()
-            return series is None or self._daemon.detach(series, timeout, holder=self)
+            with reported_at_end(series, timeout):
+                return series is None or self._daemon.detach(series, timeout, holder=self)
         except BaseException:  # raised by a signal handler: the run ends all the same
             self.release()
             raise
@@ -127,10 +128,10 @@ class Attachment:
         if os.getpid() == self._pid and self.series is not None:
             self.series.channel.sender.watch_end(self.series.channel.queue, ended)
 
-    def speak_for_run(self, *, speaks: bool) -> None:
-        """Sets whether this process writes the run's verdict, as one of several nodes does."""
-        if (announcer := getattr(self.series, "announcer", None)) is not None:
-            announcer.speaks = speaks
+    @property
+    def announcer(self) -> Announcer | None:
+        """What tells the run its summary; None if there is none."""
+        return None if self.series is None else self.series.announcer
 
     @property
     def steps(self) -> Steps:

@@ -20,6 +20,7 @@ WIDTH, HEIGHT = 1000, 100  # of a drawing, in its own units
 _MOST_POINTS = 26_000  # of a page: some ten bytes each, so that a page stays below 500 kB
 _MOST_BUCKETS, _FEWEST_BUCKETS = 500, 40
 _MOST_LINES = 64  # of a panel; a legend of more cannot be read
+_MOST_MARKS = 200  # of epochs; more would hide the curves
 _COLORS = 6
 _MILLISECONDS = 1000
 _USUAL_DISTANCES = 3
@@ -96,11 +97,15 @@ class Charts:
         panels: from top to bottom.
         times: labels of the axis, evenly spaced from its beginning to its end.
         warm_up: share of the axis that verdicts leave out, in units of `WIDTH`.
+        marks: ends of epochs on the axis, in units of `WIDTH`.
+        epochs: how many epochs there were.
     """
 
     panels: tuple[Panel, ...]
     times: tuple[str, ...]
     warm_up: float
+    marks: tuple[float, ...] = ()
+    epochs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +116,13 @@ class Curves:
         name: of the run; "" if it is the only one.
         began: milliseconds since 1970 at the left edge.
         histories: points by key.
+        epochs: ends of epochs, in milliseconds since 1970.
     """
 
     name: str
     began: int
     histories: Mapping[str, Sequence[Point]]
+    epochs: Sequence[int] = ()
 
 
 def draw(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]], warm_up: float) -> Charts:
@@ -143,7 +150,11 @@ def draw(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]], warm_up:
             panels.append(_panel((title, unit), found, end, buckets, about, is_one=len(runs) == 1))
     quarters = (end / _MILLISECONDS * part / 4 for part in range(5))
     share = warm_up * _MILLISECONDS / end * WIDTH if end else 0
-    return Charts(tuple(panels), tuple(map(duration, quarters)), min(share, WIDTH))
+    # Of several runs no epochs are drawn: one could not be told from another.
+    epochs = [at - runs[0].began for at in runs[0].epochs if 0 <= at - runs[0].began <= end]
+    shown = epochs if len(runs) == 1 and len(epochs) <= _MOST_MARKS else []
+    marks = tuple(at / end * WIDTH for at in shown) if end else ()
+    return Charts(tuple(panels), tuple(map(duration, quarters)), min(share, WIDTH), marks, len(epochs))
 
 
 def matching(histories: Mapping[str, Sequence[Point]], names: str) -> Iterator[str]:

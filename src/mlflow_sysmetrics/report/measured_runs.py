@@ -17,6 +17,8 @@ from mlflow_sysmetrics.summary.summary import PREFIX
 #: Milliseconds since 1970, and the value.
 Point = tuple[int, float]
 
+#: What the metrics of an epoch begin with, of the training kit.
+EPOCHS = "epoch/"
 _SYSTEM = "system/"
 _PAGE = 1000  # runs per request; MLflow's default
 _BULK_RUNS, _BULK_POINTS = 50, 1000  # per request, and per run in it: the server allows 100 and 2,500
@@ -53,7 +55,7 @@ class MeasuredRun:
         started_at: milliseconds since 1970.
         ended_at: milliseconds since 1970; None while it runs.
         tags: its tags.
-        metrics: the newest value of each metric.
+        metrics: the newest value of each system metric, and of each metric of an epoch.
     """
 
     run_id: str
@@ -226,7 +228,7 @@ def _made(info: Any, tags: Mapping[str, str], metrics: Mapping[str, float]) -> M
         started_at=int(info.start_time or 0),
         ended_at=int(info.end_time) if info.end_time else None,
         tags=tags,
-        metrics={key: value for key, value in metrics.items() if key.startswith(_SYSTEM)},
+        metrics={key: value for key, value in metrics.items() if key.startswith((_SYSTEM, EPOCHS))},
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.histories import RunSummary, summarise
-from mlflow_sysmetrics.report.measured_runs import MeasuredRun, Point, Server, read_history
+from mlflow_sysmetrics.report.measured_runs import EPOCHS, MeasuredRun, Point, Server, read_history
 from mlflow_sysmetrics.summary.amounts import LABELS, amount, carbon, number
 from mlflow_sysmetrics.summary.rules import Verdict
 from mlflow_sysmetrics.summary.summary import FIGURES
@@ -43,6 +43,7 @@ class RunReport:
         run: the run.
         histories: points of each of its system metrics, by key.
         summary: what they amount to.
+        epochs: ends of epochs in milliseconds since 1970, where the training kit has recorded them.
         costs: factors of the user.
     """
 
@@ -50,6 +51,7 @@ class RunReport:
     histories: Mapping[str, Sequence[Point]]
     summary: RunSummary
     costs: Costs
+    epochs: Sequence[int] = ()
 
     @property
     def machine(self) -> list[tuple[str, str]]:
@@ -128,4 +130,6 @@ def report_on(server: Server, run: MeasuredRun, costs: Costs) -> RunReport:
         Fault: the server does not answer.
     """
     histories = {key: read_history(server, run.run_id, key) for key in run.series}
-    return RunReport(run, histories, summarise(histories, run.tags), costs)
+    key = min((key for key in run.metrics if key.startswith(EPOCHS)), default=None)
+    epochs = [] if key is None else [at for at, _ in read_history(server, run.run_id, key)]
+    return RunReport(run, histories, summarise(histories, run.tags), costs, epochs)

@@ -37,7 +37,7 @@ def run_page(one: RunReport, *, interactive: bool = False) -> str:
     """
     seconds = max((node.whole.seconds for node in one.summary.nodes), default=0.0)
     evidence: dict[str, Sequence[str]] = {verdict.name: verdict.series for verdict in one.verdicts}
-    curves = Curves("", _begin(one), one.histories)
+    curves = Curves("", _begin(one), one.histories, one.epochs)
     charts = draw([curves], evidence, max(WARM_UP_SECONDS, WARM_UP_SHARE * seconds))
     title = one.run.name or one.run.run_id
     figure = drawn([curves], evidence) if interactive else None

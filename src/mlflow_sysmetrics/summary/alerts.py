@@ -10,15 +10,12 @@ import contextlib
 import json
 import os
 import platform
-import shlex
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.log import Log
-from mlflow_sysmetrics.machine.command import Commands
 from mlflow_sysmetrics.runtime.native import Event, Lock
 from mlflow_sysmetrics.runtime.threads import start_thread
 
@@ -129,6 +126,10 @@ class AlertSender:
 
 
 def _run_command(target: str, alert: Alert) -> None:
+    import shlex
+
+    from mlflow_sysmetrics.machine.command import Commands  # rarely needed
+
     variables = {
         f"SYSMETRICS_{key.upper()}": str(value) for key, value in alert.document().items() if key != "text"
     }
@@ -137,6 +138,8 @@ def _run_command(target: str, alert: Alert) -> None:
 
 
 def _post(target: str, alert: Alert) -> None:
+    import urllib.request  # rarely needed
+
     request = urllib.request.Request(  # noqa: S310 - the setting takes http and https only
         target,
         data=json.dumps(alert.document()).encode(),

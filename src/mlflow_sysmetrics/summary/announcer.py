@@ -14,7 +14,14 @@ from mlflow_sysmetrics.summary.alerts import Alert, AlertSender
 from mlflow_sysmetrics.summary.description import NOTE_TAG, block, tag_line, verdict_line, with_block
 from mlflow_sysmetrics.summary.live_run import LiveRun, Reading
 from mlflow_sysmetrics.summary.rules import INTERACTIVE_SECONDS
-from mlflow_sysmetrics.summary.summary import ALERT_TAG, VERDICT_TAG, Surroundings
+from mlflow_sysmetrics.summary.summary import (
+    ALERT_TAG,
+    PREFIX,
+    VERDICT_TAG,
+    Surroundings,
+    figures_of_metrics,
+    figures_of_parts,
+)
 from mlflow_sysmetrics.summary.tick_history import TickHistory
 
 #: Minutes without a metric of the program and without any work of a GPU after which a run makes no progress.
@@ -75,10 +82,22 @@ class Announcer:
         self._history = history
         self._alerts = alerts
         self._live: LiveRun | None = None
+        self._before: Mapping[str, float] = {}
         self._told: dict[str, float] = {}
         self._verdict: str | None = None
         self._known: set[str] = set()  # causes that were reported
         self._alert: str | None = None
+        self._where = f"{PREFIX}{settings.node_id}/" if settings.node_id else PREFIX
+
+    def continue_from(self, metrics: Mapping[str, float]) -> None:
+        """Adds the figures that a resumed run has already, of this node.
+
+        Args:
+            metrics: the newest value of each metric of the run.
+        """
+        self._before = figures_of_metrics(
+            {key: value for key, value in metrics.items() if key.rpartition("/")[0] == self._where[:-1]}
+        )
 
     def begin(self) -> None:
         """Begins with the tick that was just taken."""
@@ -111,7 +130,10 @@ class Announcer:
             live.forget()
 
     def _announce(self, reading: Reading, timestamp: int, *, ends: bool = False) -> Announcement:
-        metrics = {key: round(value, _DIGITS) for key, value in reading.summary.metrics().items()}
+        figures = reading.summary.figures()
+        if self._before:
+            figures = figures_of_parts(self._before, figures)
+        metrics = {f"{self._where}{name}": round(value, _DIGITS) for name, value in figures.items()}
         new = {key: value for key, value in metrics.items() if self._told.get(key) != value}
         self._told |= new
         if not (self.speaks and self._settings.tags):
@@ -122,14 +144,14 @@ class Announcer:
             tags[VERDICT_TAG] = self._verdict
         if self._alert is not None:
             tags[ALERT_TAG] = self._alert
-        return Announcement(new, tags, self._late(reading, timestamp, ends=ends))
+        return Announcement(new, tags, self._late(reading, figures, timestamp, ends=ends))
 
     def _late(
-        self, reading: Reading, timestamp: int, *, ends: bool
+        self, reading: Reading, figures: Mapping[str, float], timestamp: int, *, ends: bool
     ) -> Callable[[RunOnServer], dict[str, str]] | None:
         """Returns what makes the tags for which the run has to be read; None if there are none."""
         described = reading.verdicts and self._settings.description
-        new = block(reading.verdicts, reading.summary.figures(), self._run_id) if described else None
+        new = block(reading.verdicts, figures, self._run_id) if described else None
         patience = INTERACTIVE_SECONDS if reading.summary.surroundings.interactive else 60.0 * STILL_MINUTES
         may_be_stuck = (
             not ends

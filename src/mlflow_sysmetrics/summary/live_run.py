@@ -140,4 +140,4 @@ class LiveRun:
         return math.ceil(at / GRID_SECONDS - 1e-6) * GRID_SECONDS - self._began_at
 
     def _summary(self, mark: Mark, around: Surroundings) -> Summary:
-        return self._history.since(mark).summary(self._node, around)
+        return self._history.summary(mark, self._node, around)

@@ -307,6 +307,13 @@ def figures_of_nodes(nodes: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
+def figures_of_parts(*parts: Mapping[str, float]) -> dict[str, float]:
+    """Returns the figures of a node whose run was resumed, from those of its parts."""
+    found = figures_of_nodes(parts)
+    hours = [part["measured_hours"] for part in parts if "measured_hours" in part]
+    return found | {"measured_hours": sum(hours)} if hours else found
+
+
 def figures_of_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """Returns the figures that a run has as metrics, of all its nodes; empty if it has none."""
     nodes: dict[str, dict[str, float]] = {}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.summary.run_statistics import RunStatistics
+from mlflow_sysmetrics.summary.summary import Summary, Surroundings
 
 # Getting to the statistics would take most of the time of adding a single tick.
 _MOST_PENDING = 64
@@ -58,6 +59,7 @@ class TickHistory:
         self._last: Sequence[Sample] = ()
         # What happened since each segment: of many runs that are refreshed in one tick.
         self._sums: dict[_Segment, RunStatistics] = {}
+        self._summaries: dict[tuple[_Segment | None, str], Summary] = {}
 
     def add(self, samples: Sequence[Sample], seconds: float) -> None:
         """Adds one tick.
@@ -70,7 +72,7 @@ class TickHistory:
             self._last = samples  # from which totals count if a run begins with this tick
             return
         self.seconds += seconds
-        self._sums.clear()
+        self._forget_sums()
         self._pending.append((samples, seconds))
         if len(self._pending) >= _MOST_PENDING:
             self._add_up()
@@ -89,7 +91,7 @@ class TickHistory:
             self._cut_off()
         else:
             self._segments, self._pending = [], []
-            self._sums.clear()
+            self._forget_sums()
 
     def mark(self) -> Mark:
         """Returns a mark at the tick that was added last."""
@@ -118,6 +120,25 @@ class TickHistory:
                 return found
             following = found
         return RunStatistics()
+
+    def summary(self, mark: Mark, node: str, surroundings: Surroundings) -> Summary:
+        """Returns the summary of what happened since a mark.
+
+        Args:
+            mark: the mark.
+            node: id of the node; "" for a run without one.
+            surroundings: how the program is run; the same for all its runs.
+        """
+        key = mark.segment, node
+        found = self._summaries.get(key)
+        if found is None:
+            found = self._summaries[key] = self.since(mark).summary(node, surroundings)
+        return found
+
+    def _forget_sums(self) -> None:
+        if self._sums or self._summaries:
+            self._sums.clear()
+            self._summaries.clear()
 
     def _add_up(self) -> None:
         pending, self._pending = self._pending, []

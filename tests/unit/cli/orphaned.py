@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fakes import run_deleted, run_refused, unreachable
@@ -15,6 +16,7 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.lines import NewPoints, dump_points
 from mlflow_sysmetrics.daemon.journal.ownership import hostname
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 CPU = "system/cpu_utilization_percentage"
 MEMORY = "system/system_memory_usage_percentage"
@@ -91,6 +93,14 @@ class FakeServer:
     name: str = SERVER
     uri: str = SERVER
     killed: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    @property
+    def client(self) -> Any:
+        """Knows none of the runs: their summaries are completed elsewhere."""
+        return SimpleNamespace(get_run=None)
+
+    def ask(self, *_: object) -> Any:
+        raise Fault("not found", Cause.MISSING)
 
     def run(self, run_id: str) -> TrackedRun | None:
         if self.down:

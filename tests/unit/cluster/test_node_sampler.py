@@ -40,7 +40,7 @@ class Attached:
         self.made_last_point = threading.Event()
         self.series = SimpleNamespace(channel=SimpleNamespace(queue=self.queue), ended=self.made_last_point)
         self.refusal: str | None = None
-        self.speaks = True
+        self.announcer = SimpleNamespace(speaks=True)
         self.hear_of_end: Callable[[Mapping[str, str]], object] | None = None
 
     def begin(self, _settings: Settings, _started_at: int | None) -> None:
@@ -57,9 +57,6 @@ class Attached:
 
     def put_tags(self, tags: Mapping[str, str]) -> None:
         self.tags.update(tags)
-
-    def speak_for_run(self, *, speaks: bool) -> None:
-        self.speaks = speaks
 
     def offer_host_tags(self) -> None:
         self.tags["sys.offered"] = ""
@@ -306,10 +303,10 @@ def test_without_locks_the_first_process_of_a_node_samples(
 def test_a_leader_tags_the_run_for_an_owner_on_its_node(attached: list[Attached]) -> None:
     second = member(rank=1)
     assert "sysmetrics.job" not in attached[0].tags
-    assert not attached[0].speaks
+    assert not attached[0].announcer.speaks
     owner = member(OWNER, rank=0)
     step(second)
-    assert attached[0].speaks
+    assert attached[0].announcer.speaks
     assert attached[0].tags["sysmetrics.job"].startswith("slurm:7 ")
     owner.drop(OWNER, ended=True)
     step(second)

@@ -36,8 +36,8 @@ def verdict(machine: SimulatedMachine, run_id: str = "run") -> str | None:
     return None if line is None else line.partition(":")[0]
 
 
-def whole_run(tick: Tick, minutes: float, **settings: object) -> SimulatedMachine:
-    machine = SimulatedMachine(tick)
+def whole_run(tick: Tick, minutes: float, interval: float = 10, **settings: object) -> SimulatedMachine:
+    machine = SimulatedMachine(tick, interval)
     series = machine.start(**settings)
     machine.pass_time(minutes * 60)
     machine.end(series)
@@ -50,18 +50,19 @@ def test_each_kind_of_run_is_told_its_verdict_and_only_that(
 ) -> None:
     tick, around = KINDS[name]
     run_on(around, monkeypatch)
-    machine = whole_run(tick, 75)
+    machine = whole_run(tick, 75, 20)
     line = machine.sink.tags_of("run")[VERDICT_TAG]
     assert line.startswith(f"{name}: ")
     assert "Also:" not in line
     assert f"**{name}**" in machine.sink.tags_of("run")[NOTE_TAG]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SILENT)
 def test_runs_that_users_complain_of_are_told_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tick, minutes, around = SILENT[name]
     run_on(around, monkeypatch)
-    machine = whole_run(tick, minutes)
+    machine = whole_run(tick, minutes, 20)
     assert verdict(machine) in ({HEALTHY} if name in FINE else {None, "-"})
     assert machine.alerts.taken == []
 
@@ -98,6 +99,7 @@ def test_a_run_that_is_killed_after_seven_minutes_has_a_summary_and_a_verdict() 
     assert machine.last(f"{PREFIX}gpu_hours") == pytest.approx(300 / 3600, abs=0.004)
 
 
+@pytest.mark.heavy
 def test_the_gpu_hours_of_64_runs_add_up_to_the_wall_time() -> None:
     def tick(second: int) -> dict[str, float]:
         return {**host(), **gpu(used=0 if second < 600 else 90), "gpu_0_energy_watt_hours": second / 36}
@@ -138,6 +140,28 @@ def test_totals_count_from_the_begin_of_each_run() -> None:
     machine.end(second)
     assert machine.last(f"{PREFIX}energy_watt_hours", "first") == pytest.approx(100)
     assert machine.last(f"{PREFIX}energy_watt_hours", "second") == pytest.approx(100)
+
+
+def test_figures_of_a_resumed_run_are_those_of_all_parts() -> None:
+    machine = SimulatedMachine(steady)
+    series = machine.start()
+    assert series.announcer is not None
+    series.announcer.continue_from(
+        {
+            f"{PREFIX}gpu_hours": 1.0,
+            f"{PREFIX}measured_hours": 2.0,
+            f"{PREFIX}gpu_utilization_mean_percentage": 43.0,
+            f"{PREFIX}memory_max_percentage": 99.0,
+            f"{PREFIX}node_1/gpu_hours": 7.0,
+            "loss": 1.0,
+        }
+    )
+    machine.pass_time(3600)
+    machine.end(series)
+    assert machine.last(f"{PREFIX}gpu_hours") == pytest.approx(2)
+    assert machine.last(f"{PREFIX}measured_hours") == pytest.approx(3)
+    assert machine.last(f"{PREFIX}gpu_utilization_mean_percentage") == pytest.approx((43 + 93) / 2, abs=0.5)
+    assert machine.last(f"{PREFIX}memory_max_percentage") == 99
 
 
 def test_the_description_of_the_user_is_left_alone() -> None:

@@ -284,3 +284,18 @@ def test_values_that_a_program_has_logged_as_nan_or_huge_do_no_harm() -> None:
     one = report(server, "1" * 32)
     assert [verdict.name for verdict in one.verdicts] == ["gpu-starved"]
     assert "nan" not in run_page(one).partition("Over time")[2]
+
+
+@pytest.mark.parametrize(("count", "marks"), [(3, 3), (1000, 0)])
+def test_ends_of_epochs_are_marked_on_the_axis(count: int, marks: int) -> None:
+    server = FakeServer()
+    epochs = [(BEGAN + (number + 1) * 3_000_000 // count, 0.5) for number in range(count)]
+    server.add("run", "epochs", {**histories(busy), "epoch/val_loss": epochs})
+    page = run_page(report(server, "run"))
+    curves = page.count("<figure>")
+    assert page.count('<path class="epoch"') == marks * curves
+    assert f"{count} epochs" in Parsed(page).text
+
+
+def test_a_run_without_epochs_says_nothing_about_them() -> None:
+    assert " epoch" not in pages(fleet())["run"].partition("</style>")[2]

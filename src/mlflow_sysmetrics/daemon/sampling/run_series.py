@@ -11,7 +11,7 @@ from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import TOTALS, Kind
-from mlflow_sysmetrics.settings import METRICS_TAG, Settings
+from mlflow_sysmetrics.settings import ARTIFACT, METRICS_TAG, Settings
 from mlflow_sysmetrics.summary.announcer import Announcement, Announcer
 
 _logger = Log()
@@ -130,12 +130,20 @@ class RunSeries:
         self.told = told
         self.steps = Steps()
         self.announcer = announcer
+        self._is_reported = False
         self._at = 0  # milliseconds since 1970 of the last points
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
         self._resolution = Resolution() if settings.adaptive else None
         self._ready: list[Point] = []  # to be queued; not empty if that has failed
+
+    @property
+    def is_to_be_reported(self) -> bool:
+        """Whether the run is over and gets a report; only once."""
+        wanted = self.settings.report == ARTIFACT and self.ended.is_set() and not self._is_reported
+        self._is_reported = self._is_reported or wanted
+        return wanted and (self.announcer is None or self.announcer.speaks)
 
     def emit(self, values: Sequence[Value], timestamp: int) -> None:
         """Queues the points of a window, one per value; totals count from the run's first point.
