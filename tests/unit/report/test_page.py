@@ -298,4 +298,4 @@ def test_ends_of_epochs_are_marked_on_the_axis(count: int, marks: int) -> None:
 
 
 def test_a_run_without_epochs_says_nothing_about_them() -> None:
-    assert " epoch" not in pages(fleet())["run"].partition("</style>")[2]
+    assert " epoch" not in of_run(fleet()).partition("</style>")[2]
