@@ -1,4 +1,4 @@
-"""Writes the tables of docs/exports.md: what each metric is called for Prometheus and OpenTelemetry.
+"""Writes the tables of docs/how_to/exports.md: what each metric is called for Prometheus and OpenTelemetry.
 
     python scripts/make_exports_page.py
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow_sysmetrics.exports.names import EXPORTED, UNDER_LIMIT, Exported
 from mlflow_sysmetrics.exports.prometheus import RUN_INFO, RUN_LABEL, TICK_AGE
 
-PAGE = Path(__file__).parents[1] / "docs" / "exports.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how_to" / "exports.md"
 BEGIN, END = "<!-- names: made by scripts/make_exports_page.py -->", "<!-- end of names -->"
 
 

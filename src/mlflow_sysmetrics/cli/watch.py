@@ -123,10 +123,10 @@ def _remote(
     try:
         server = TrackingServer(uri)
         board = Board(f"{experiment or run_id} on {server.name}")
-        requests = Requests(server)
+        asking = Requests(server)
         if experiment is not None:
-            requests.reach()  # first: MLflow's own client would try for minutes
-        source = RemoteRuns(requests, run_id, server.experiment_ids([experiment]) if experiment else ())
+            asking.reach()  # first: MLflow's own client would try for minutes
+        source = RemoteRuns(asking, run_id, server.experiment_ids([experiment]) if experiment else ())
         source.begin(board)
     except LookupError as error:
         raise click.ClickException(str(error)) from error

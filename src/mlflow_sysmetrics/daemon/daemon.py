@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.registry import resolve_all
 from mlflow_sysmetrics.daemon.attachments import Attachments
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
-from mlflow_sysmetrics.daemon.delivery.inbox import Channel, Channels
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, Channels, RunKey
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.senders import Senders
@@ -368,17 +368,14 @@ class Daemon:
             return any(own is None or not name.startswith(own.stem) for name in names)
         return True
 
-    def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
+    def _channel(self, key: RunKey, settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
-        run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
-        queue = RunQueue(
-            run_id, started_at, settings.send_interval, run_journal, early_interval=settings.window_seconds
-        )
+        journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
+        early = settings.window_seconds
+        queue = RunQueue(run_id, started_at, settings.send_interval, journal, early_interval=early)
         return self._senders.open_channel(tracking_uri, queue)
 
-    def _series(
-        self, key: tuple[str, str], settings: Settings, started_at: int | None, told: str | None
-    ) -> RunSeries:
+    def _series(self, key: RunKey, settings: Settings, started_at: int | None, told: str | None) -> RunSeries:
         announcer = announcer_of(key[1], settings, self.sampler.history, self._alerts)
         return RunSeries(key, settings, self._channel(key, settings, started_at), told, announcer)
 

@@ -1,4 +1,4 @@
-"""docs/exports.md and the dashboard have the names of the code."""
+"""docs/how_to/exports.md and the dashboard have the names of the code."""
 
 from __future__ import annotations
 

@@ -22,8 +22,7 @@ from mlflow_sysmetrics.summary.tick_history import TickHistory
 if TYPE_CHECKING:
     from mlflow_sysmetrics.exports.watch import Watch
 
-# A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
-# too soon by less than this is the scheduled one.
+# A tick that comes too soon by less than this is the scheduled one: waits and sums of tenths are not exact.
 _EARLY_SECONDS = 0.001
 # After a pause this long without a run the collectors are rebuilt. Otherwise the time of the pause, and
 # processes started in it, would show in the first rates of the next run.
@@ -50,7 +49,7 @@ class Sampler:
 
     Attributes:
         ticks: number of ticks so far.
-        last: monotonic time and samples of the last tick, and of the one that what it did not read is from.
+        last: time and samples of the last tick, and of the one that what it did not read is from.
         inbox: points of the program itself, collected by this thread.
         history: what was measured, for the summaries of runs.
         thread: the thread, or the one that took its place.
