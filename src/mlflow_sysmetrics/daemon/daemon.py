@@ -30,8 +30,7 @@ from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
 from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.exports import publish
-from mlflow_sysmetrics.exports.last_tick import Source
+from mlflow_sysmetrics.exports.last_tick import Source, prepare
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
@@ -108,6 +107,7 @@ class Daemon:
         self._recovery_loop = Loop(self._recover, RECOVERY_THREAD_NAME)
         self._settings = settings
         self._alerts = AlertSender()
+        self._show_ticks = prepare(settings, Source(self.sampler, self._clock, self.attachments.run_ids))
 
     def attach(
         self,
@@ -340,7 +340,7 @@ class Daemon:
             return False
         self.sampler.start()
         self._running = True
-        publish.start(self._settings, Source(self.sampler, self._clock, self.attachments.run_ids))
+        self._show_ticks()
         if self._settings.journalled:
             with contextlib.suppress(ThreadUnavailable):
                 self._recovery_loop.start()

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
-from mlflow_sysmetrics.exports.readings import Snapshot, readings_of
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.samples import Sample
+from mlflow_sysmetrics.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.exports.readings import Snapshot
+
+_PUBLISHES = "mlflow_sysmetrics.exports.publish"  # by name, because that module imports this one
 
 Ticked = tuple[float, Sequence[Sample]]
 
@@ -44,12 +51,13 @@ class Source:
 
     def snapshot(self) -> Snapshot:
         """Returns the readings of the last tick; empty if nothing is sampled."""
+        from mlflow_sysmetrics.exports.readings import Snapshot, readings_of  # most programs never ask
+
         if not self.sampler.readings:
-            return _NOTHING
+            return Snapshot({})
         return Snapshot(readings_of(self.clock.monotonic(), *self.sampler.last))
 
 
-_NOTHING = Snapshot({})
 _source: Source | None = None
 
 
@@ -59,14 +67,32 @@ def show(source: Source) -> None:
     _source = source
 
 
+def prepare(settings: Settings, source: Source) -> Callable[[], None]:
+    """Returns what shows the last tick from then on, to the program and to those that the settings name.
+
+    The libraries for that are imported now: what is returned may be called under a lock.
+    """
+    if settings.prometheus is None and settings.otlp is None:
+        return partial(show, source)
+    publisher = import_module(_PUBLISHES).Publisher(settings, source)
+
+    def start() -> None:
+        show(source)
+        publisher.start()
+
+    return start
+
+
 def snapshot() -> Snapshot:
     """Returns the last reading of this machine: a frozen mapping of keys, without ``system/``, to readings.
 
     Reads nothing and waits for nothing: it is the tick that the attached runs get. Empty if nothing is
     sampled, as before the first run, after the last one, and in a forked child. Can be called in any thread.
     """
+    from mlflow_sysmetrics.exports.readings import Snapshot  # as above
+
     source = _source
-    return _NOTHING if source is None else source.snapshot()
+    return Snapshot({}) if source is None else source.snapshot()
 
 
 def _forget_parent() -> None:

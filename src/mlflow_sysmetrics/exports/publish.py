@@ -6,13 +6,15 @@ one warning.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from functools import partial
 from typing import Protocol
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.exports.last_tick import Source, show
+from mlflow_sysmetrics.exports.last_tick import Source
 from mlflow_sysmetrics.log import Log
-from mlflow_sysmetrics.runtime.distribution import install_command
+from mlflow_sysmetrics.runtime.loops import log_queue
 from mlflow_sysmetrics.settings import OTLP, PROMETHEUS, Settings
 
 _logger = Log()
@@ -31,33 +33,47 @@ class Export(Protocol):
 _running: list[Export] = []
 
 
-def start(settings: Settings, source: Source) -> None:
-    """Shows the last tick of a source to the program, and to those that the settings name.
+class Publisher:
+    """Shows the last tick of a source to those that the settings name.
 
     Args:
         settings: those of the first attach of the process.
         source: the sampler.
     """
-    show(source)
-    if settings.prometheus is not None:
-        _start(PROMETHEUS, "prometheus", settings.prometheus, source)
-    if settings.otlp is not None:
-        _start(OTLP, "otlp", settings.otlp, source)
+
+    def __init__(self, settings: Settings, source: Source) -> None:
+        # Their libraries are imported here: where `start` is called, a lock is held.
+        wanted = ((PROMETHEUS, "prometheus", settings.prometheus), (OTLP, "otlp", settings.otlp))
+        self._exports = [
+            (variable, export)
+            for variable, extra, address in wanted
+            if address is not None and (export := _made(variable, extra, address, source)) is not None
+        ]
+
+    def start(self) -> None:
+        """Starts their threads. Raises nothing, and logs in another thread."""
+        for variable, export in self._exports:
+            try:
+                export.start()
+            except ThreadUnavailable as error:
+                _warn("mlflow-sysmetrics: %s has no effect: %s.", variable, error)
+            else:
+                _running.append(export)
 
 
-def _start(variable: str, extra: str, address: str, source: Source) -> None:
+def _made(variable: str, extra: str, address: str, source: Source) -> Export | None:
+    """Returns an export that is not started; None if its library is not installed."""
     try:
-        export = _made(extra, address, source)
-        export.start()
+        return _export(extra, address, source)
     except ImportError as error:
-        _logger.warning("mlflow-sysmetrics: %s needs %s: %s.", variable, error.name, install_command(extra))
-    except ThreadUnavailable as error:
-        _logger.warning("mlflow-sysmetrics: %s has no effect: %s.", variable, error)
-    else:
-        _running.append(export)
+        from mlflow_sysmetrics.runtime.distribution import install_command  # rarely needed
+
+        name = error.name or "a library"
+        _warn("mlflow-sysmetrics: %s needs %s: %s.", variable, name, install_command(extra))
+    return None
 
 
-def _made(extra: str, address: str, source: Source) -> Export:
+def _export(extra: str, address: str, source: Source) -> Export:
     if extra == "prometheus":
         from mlflow_sysmetrics.exports.prometheus import PrometheusPage
 
@@ -65,6 +81,11 @@ def _made(extra: str, address: str, source: Source) -> Export:
     from mlflow_sysmetrics.exports.otlp import OtlpSender
 
     return OtlpSender(address, source)
+
+
+def _warn(message: str, *arguments: object) -> None:
+    with contextlib.suppress(ThreadUnavailable):
+        log_queue.put(partial(_logger.warning, message, *arguments))
 
 
 def _forget_parent() -> None:

@@ -14,8 +14,11 @@ from contextlib import closing
 import pytest
 from ticking import Bench, every_key
 
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.exports import page_server, publish
 from mlflow_sysmetrics.exports.last_tick import Source
+from mlflow_sysmetrics.exports.publish import Publisher
+from mlflow_sysmetrics.runtime.loops import log_queue
 from mlflow_sysmetrics.settings import Settings
 from watching import LONG_SECONDS
 
@@ -219,12 +222,28 @@ def test_without_the_extra_there_is_one_warning(
     def missing(*_: object) -> object:
         raise ModuleNotFoundError("No module named 'prometheus_client'", name="prometheus_client")
 
-    monkeypatch.setattr(publish, "_made", missing)
-    publish.start(Settings(prometheus="127.0.0.1:9600"), bench.source)
+    monkeypatch.setattr(publish, "_export", missing)
+    Publisher(Settings(prometheus="127.0.0.1:9600"), bench.source).start()
+    log_queue.wait(LONG_SECONDS)
     assert "MLFLOW_SYSMETRICS_PROMETHEUS needs prometheus_client: pip install" in caplog.text
     assert publish._running == []
 
 
 def test_nothing_is_started_by_default(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "_made", None)
-    publish.start(Settings(), bench.source)
+    monkeypatch.setattr(publish, "_export", None)
+    Publisher(Settings(), bench.source).start()
+    assert publish._running == []
+
+
+def test_where_no_thread_can_start_there_is_one_warning(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = Publisher(Settings(prometheus="127.0.0.1:9600"), bench.source)
+
+    def refuse(_: object) -> None:
+        raise ThreadUnavailable("no thread can be started: a limit")
+
+    monkeypatch.setattr(PrometheusPage, "start", refuse)
+    publisher.start()
+    log_queue.wait(LONG_SECONDS)
+    assert "MLFLOW_SYSMETRICS_PROMETHEUS has no effect: no thread can be started" in caplog.text
