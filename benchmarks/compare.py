@@ -57,12 +57,7 @@ def _options() -> argparse.Namespace:
     add("--ticks", type=int, default=1000, help="ticks of each side")
     add("--appends", type=int, default=20_000, help="points appended to a journal")
     add("--rounds", type=int, default=40, help="turns of each side that delivers points over REST")
-    add(
-        "--growth-runs",
-        type=_numbers,
-        default=list(growth.RUNS),
-        help="numbers of runs whose growth is shown",
-    )
+    add("--growth-runs", type=_numbers, default=list(growth.RUNS), help="numbers of runs that grow")
     add("--growth-seconds", type=float, default=30, help="how long many runs are observed")
     add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")

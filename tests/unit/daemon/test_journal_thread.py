@@ -289,3 +289,19 @@ def test_in_a_journal_created_late_earlier_deliveries_do_not_wait(tmp_path: Path
     process.sink.down = True
     process.emit()
     assert [(run.acknowledged, run.appended) for run in scan(process.path)] == [(1, 2)]
+
+
+def test_a_look_that_fails_does_not_keep_the_caller_waiting() -> None:
+    thread = JournalThread(FakeClock(), wait_seconds=LONGEST)
+    paused = threading.Event()
+
+    def look() -> float:
+        raise RuntimeError("a fault")
+
+    thread.look = look
+    assert thread.look_within(LONGEST)  # starts the thread
+    assert thread.loop is not None
+    thread.loop._pause = lambda _: paused.wait(2 * LONGEST)
+    assert thread.call(lambda: "written") == "written", "although the thread pauses"
+    assert not paused.is_set()
+    paused.set()

@@ -285,7 +285,11 @@ class JournalThread:
                     self._request = None  # first, since the waiting thread may call again at once
         if request is not None:
             request.result, self._answered = result, request
-            self._look_now()
+            try:
+                self._look_now()
+            except BaseException:
+                self._release_caller()  # it must not wait until this thread has recovered
+                raise
         return True
 
     def _release_caller(self) -> None:
