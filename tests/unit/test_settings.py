@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,11 @@ def test_code_counts_if_the_variable_is_unset() -> None:
         ("MLFLOW_SYSMETRICS_TAGS", "maybe", "true"),
         ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
         ("MLFLOW_SYSMETRICS_RESOLUTION", "fine", "adaptive"),
+        ("MLFLOW_SYSMETRICS_SUMMARY", "some", "true"),
+        ("MLFLOW_SYSMETRICS_DESCRIPTION", "maybe", "true"),
+        ("MLFLOW_SYSMETRICS_ALERT", "ftp://host", "log"),
+        ("MLFLOW_SYSMETRICS_ALERT", "cmd:", "log"),
+        ("MLFLOW_SYSMETRICS_REPORT", "page", "off"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "../x/./y", "_/x/_/y"),
         ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "cpu,disk,energy,gpu,memory,network,pressure,process"),
@@ -368,3 +374,29 @@ def test_a_bad_address_of_a_collector_is_no_address(given: str, caplog: pytest.L
     )
     with pytest.raises(SettingsError, match="otlp must be the URL of a collector"):
         Settings(otlp=given)
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("LOG", "log"),
+        ("off", "off"),
+        ("False", "off"),
+        ("cmd: mail -s 'a run' me", "cmd: mail -s 'a run' me"),
+        ("https://hooks.example.org/T0/secret", "https://hooks.example.org/T0/secret"),
+    ],
+)
+def test_alerts_go_where_the_user_says(text: str, used: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert Settings.from_environ({"MLFLOW_SYSMETRICS_ALERT": text}).alert == used
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("wrong", [{"alert": "mail"}, {"alert": ""}, {"report": "pdf"}, {"report": True}])
+def test_in_code_a_wrong_place_of_alerts_or_reports_is_an_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_a_report_is_an_artifact_or_nothing() -> None:
+    assert Settings.from_environ({"MLFLOW_SYSMETRICS_REPORT": "Artifact"}).report == "artifact"
+    assert Settings.from_environ({"MLFLOW_SYSMETRICS_REPORT": "false"}).report == "off"

@@ -198,3 +198,9 @@ def settings_of(environ: dict[str, str]) -> dict[str, Finding]:
     """Returns the findings about settings, by name."""
     settings, complaints = effective_settings.read(environ)
     return {one.name: one for one in effective_settings.findings(settings, environ, complaints)}
+
+
+def test_the_address_of_a_webhook_is_not_shown() -> None:
+    found = settings_of({"MLFLOW_SYSMETRICS_ALERT": "https://hooks.example.org/T0/secret"})["alert"]
+    assert "secret" not in f"{found.text} {found.more}"
+    assert found.text.startswith("https://hooks.example.org/... (")

@@ -6,8 +6,10 @@ import logging
 
 import pytest
 
+from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags
 from mlflow_sysmetrics.daemon.delivery.sink import Connection
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.settings import METRICS_TAG
 from mlflow_sysmetrics.summary import announcer as announcer_module
 from mlflow_sysmetrics.summary.announcer import NO_PROGRESS
 from mlflow_sysmetrics.summary.description import NOTE_TAG
@@ -323,3 +325,8 @@ def test_statistics_are_those_of_every_tick() -> None:
     assert max(points) < 50  # means of ten seconds
     assert machine.last(f"{PREFIX}gpu_utilization_p95_percentage") == pytest.approx(100, rel=0.02)
     assert machine.last(f"{PREFIX}gpu_idle_percentage") == pytest.approx(90, abs=0.5)
+
+
+def test_a_run_with_a_verdict_may_lack_the_tags_of_its_machine() -> None:
+    assert not has_host_tags({VERDICT_TAG: "healthy: ...", ALERT_TAG: "...", METRICS_TAG: "on"})
+    assert has_host_tags({VERDICT_TAG: "healthy: ...", "sys.cpu": "..."})

@@ -10,7 +10,9 @@ from typing import Protocol
 from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.settings import METRICS_TAG
+from mlflow_sysmetrics.summary.summary import ALERT_TAG, VERDICT_TAG
 
+_MEASURED = frozenset({METRICS_TAG, VERDICT_TAG, ALERT_TAG})
 _FACTS = "mlflow_sysmetrics.facts.discovery"
 _WAIT_SECONDS = 1.0  # once per process, in the sender's thread
 
@@ -18,9 +20,9 @@ _WAIT_SECONDS = 1.0  # once per process, in the sender's thread
 def has_host_tags(tags: Mapping[str, str]) -> bool:
     """Returns whether a run says what machine it is on.
 
-    `METRICS_TAG` alone does not, and neither do the tags of a job's other nodes, ``sys.<node>.<fact>``.
+    Tags about what was measured do not, and neither do those of a job's other nodes, ``sys.<node>.<fact>``.
     """
-    return any(key.startswith("sys.") and key.count(".") == 1 and key != METRICS_TAG for key in tags)
+    return any(key.startswith("sys.") and key.count(".") == 1 and key not in _MEASURED for key in tags)
 
 
 def look_for_host_tags() -> None:
