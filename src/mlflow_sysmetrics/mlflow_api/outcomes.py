@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Any, TypeVar
 
 from mlflow_sysmetrics.errors import shortened
@@ -326,7 +327,8 @@ def seconds_from(retry_after: str, now: datetime) -> float | None:
     """Returns the seconds that a Retry-After header asks for, a number or a date; None if it is neither."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        seconds = float(text)
+        return seconds if isfinite(seconds) else None
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError):  # Python 3.10 raises TypeError
@@ -388,4 +390,8 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _one_line(text: str) -> str:
-    return shortened(" ".join(text.split()), _LONGEST_REASON)
+    """Returns a text in one line; what a server sends must not control the terminal that shows it."""
+    words = " ".join(text.split())
+    return shortened(
+        "".join(one if one.isprintable() else ascii(one)[1:-1] for one in words), _LONGEST_REASON
+    )

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from mlflow_sysmetrics.errors import Attempt, SettingsError
-from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class Retries:
         began = self.schedule.monotonic()
         error: str | None = None
         try:
-            return request(min(seconds, self.remaining))
+            return request(min(seconds, self._time_left()))
         except Fault as fault:
             error = fault.reason
             raise
@@ -159,6 +159,12 @@ class Retries:
         finally:
             took = self.schedule.monotonic() - began
             self.made.append(Attempt(n, self.step, at, took, self._status_code(), error))
+
+    def _time_left(self) -> float:
+        """Returns the seconds until the deadline; raises `Fault` if there are none."""
+        if not self.remaining:
+            raise Fault(f"the deadline of {self.schedule.deadline:g} s has passed", Cause.DOWN)
+        return self.remaining
 
     def _pause(self, fault: Fault) -> float | None:
         """Returns the seconds to wait before the next attempt; None if that would exceed the deadline."""

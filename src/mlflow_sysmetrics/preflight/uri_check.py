@@ -53,7 +53,9 @@ def problem_with(tracking_uri: str) -> str | None:
 def _problem_with_form(tracking_uri: str, shown: str) -> str | None:
     if not tracking_uri.strip():
         return f"The tracking URI is empty. {fluent_state.HOW_TO_SET}"
-    if re.search(r"[\s\x00-\x1f]", tracking_uri) and tracking_uri.partition(":")[0] in _HTTP:
+    if re.search(r"[\s\x00-\x1f]", tracking_uri) and tracking_uri.strip().lower().startswith(
+        ("http:", "https:")
+    ):
         return (
             f"The tracking URI {shown.strip()!r} contains a space or a line break. Remove it; secrets and "
             "files often end with one."

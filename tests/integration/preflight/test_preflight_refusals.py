@@ -79,6 +79,7 @@ def test_a_refusal_is_raised_at_the_first_response_with_its_remedy(  # noqa: PLR
         ("http://host:99999", "https://host:port"),
         ("http://host:no", "https://host:port"),
         ("http://host:5000\n", "line break"),
+        (" HTTP://host:5000", "contains a space"),
         ("http://host/?a=b", "query"),
         ("127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("localhost:5000", "http://localhost:5000"),

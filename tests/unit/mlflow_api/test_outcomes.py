@@ -194,6 +194,7 @@ def test_only_the_empty_object_acknowledges_a_batch(body: str) -> None:
         ("", None),
         ("-5", None),
         ("1e9", None),
+        pytest.param("9" * 400, None, id="infinity"),
         ("\u0663", None),
     ],
 )
@@ -324,3 +325,10 @@ def test_an_error_about_what_was_to_be_sent_says_nothing_about_the_server(
     fault = fault_of_error(error)
     assert fault.is_local is local
     assert fault.concerns_server is not local
+
+
+def test_what_a_server_sends_cannot_control_a_terminal() -> None:
+    found = fault_of_answer(500, "\x1b[2J\x07gone\x00\u202e\r\nÄ 実験", {})
+    assert found is not None
+    assert found.reason == r"HTTP 500: \x1b[2J\x07gone\x00\u202e Ä 実験"
+    assert fault_of_error(OSError("\x1b]0;title\x07")).reason == r"OSError: \x1b]0;title\x07"

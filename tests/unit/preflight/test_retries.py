@@ -139,3 +139,13 @@ def test_what_is_left_out_does_not_count_against_the_deadline() -> None:
     time.now += 25
     retries.leave_out(24)
     assert retries.remaining == 9
+
+
+def test_no_attempt_begins_after_the_deadline() -> None:
+    """A request whose timeout is 0 s would be refused by requests, in words of its own."""
+    time = Time()
+    retries = retries_on(time, deadline=10)
+    time.now += 11
+    with pytest.raises(Fault, match=r"^the deadline of 10 s has passed$"):
+        retries.call(lambda _: pytest.fail("there is no time left"))
+    assert retries.gave_up
