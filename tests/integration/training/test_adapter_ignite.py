@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from adapter_program import Trained, run_program
@@ -200,3 +201,13 @@ def test_an_exception_that_ends_the_program_ends_its_run_as_failed(trained: Trai
     assert trained.returncode == 1
     assert trained.status("crashed") == "FAILED"
     assert trained.steps("crashed", "train/loss_step") == list(range(1, 8))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ignite's import of torch.jit
+@pytest.mark.parametrize(("iteration", "stopped"), [(8, False), (5, True)])
+def test_an_ignite_without_a_limit_of_iterations_ends_as_any_other(iteration: int, stopped: bool) -> None:
+    """As 0.5.2, the oldest that the extra allows."""
+    from mlflow_sysmetrics.training.adapters.ignite import _stopped_early
+
+    state = SimpleNamespace(iteration=iteration, epoch=2, max_epochs=2, epoch_length=4)
+    assert _stopped_early(SimpleNamespace(state=state, should_terminate=True)) is stopped

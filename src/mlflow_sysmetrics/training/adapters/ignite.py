@@ -177,8 +177,9 @@ def _of(part: str, metrics: Mapping[str, object]) -> dict[str, object]:
 def _stopped_early(trainer: Any) -> bool:
     """Returns whether the training was terminated before the epochs or iterations of `run` were done."""
     state = trainer.state
-    if state.max_iters is not None:
-        return bool(state.iteration < state.max_iters)
+    max_iters = getattr(state, "max_iters", None)  # Ignite 0.5.2 has no such limit
+    if max_iters is not None:
+        return bool(state.iteration < max_iters)
     all_epochs = state.epoch == state.max_epochs
     done = all_epochs and state.epoch_length and state.iteration >= state.epoch * state.epoch_length
     return bool(trainer.should_terminate) and not done
