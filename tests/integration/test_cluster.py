@@ -191,7 +191,6 @@ def test_a_node_that_knows_the_run_samples_into_its_journal_while_the_server_is_
     eventually(lambda: "system/node_1/process_threads" in journals(tmp_path))
     end(follower)
     assert follower.returncode == 0
-    assert '"end":true' in journals(tmp_path)  # also the last window, which nobody has waited for
     warnings = [
         line for line in (tmp_path / "errors-2").read_text().splitlines() if "mlflow-sysmetrics" in line
     ]
