@@ -124,7 +124,9 @@ def test_nodes_join_the_run_of_the_first_rank_and_a_killed_sampler_is_replaced(
     assert len(series) > 10
     for points in series:  # the same keys, with at most one window between the last point and the next
         times = [point.timestamp for point in points]
-        assert times[0] < killed_at < times[-1], points[0].key
+        # Private memory is read beside the ticks, and its first reading may come after the kill.
+        assert times[0] < killed_at or "_uss_" in points[0].key, points[0].key
+        assert killed_at < times[-1], points[0].key
         assert max(after - before for before, after in pairwise(times)) < 2000 * WINDOW, points[0].key
         found = [point.step for point in points]
         assert found == sorted(set(found)), points[0].key

@@ -140,3 +140,13 @@ def test_one_that_fails_is_tried_again_as_any_other(caplog: pytest.LogCaptureFix
     bench.pass_time(5)
     assert bench.read_at[:2] == [0, 10]
     assert bench.read_at[2] in {11, 12}, "after a pause of a second, not at the end of the window"
+
+
+def test_a_watch_that_begins_between_two_points_soon_has_rates() -> None:
+    bench = Bench(cumulative=True)
+    bench.series()
+    bench.pass_time(1.05)
+    watch = Watch(bench.sampler, bench.clock, 1.0)
+    bench.pass_time(0.3)
+    assert SHARE.name in watch.read()
+    assert bench.sampler.readings == 2

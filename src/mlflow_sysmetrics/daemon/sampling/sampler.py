@@ -163,7 +163,7 @@ class Sampler:
 
     @property
     def readings(self) -> int:
-        """Number of readings since the sampler was last idle; 0 if the next one starts afresh."""
+        """Number of whole readings since the sampler was last idle; 0 if the next one starts afresh."""
         return 0 if self._idle and self._has_paused(self._clock.monotonic()) else self._readings
 
     def run_due(self) -> None:
@@ -231,7 +231,7 @@ class Sampler:
         if tick.is_whole:
             self._shown = (before[0], self.latest[1]) if before[1] else (now, samples)
         self.ticks += 1
-        self._readings += 1
+        self._readings += tick.is_whole
         for window in self._windows:
             window.add(samples, passed)
         self.history.add(samples, passed)
