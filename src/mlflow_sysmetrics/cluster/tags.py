@@ -42,7 +42,7 @@ class RunTags:
     def __init__(self, job: Job | None) -> None:
         self._job = job
         self._of_owner: tuple[Mapping[str, str] | None, bool] | None = None
-        self._job_is_put = self._node_is_put = False
+        self._job_is_put = self._host_is_put = self._node_is_put = False
 
     def describe(self, tags: Mapping[str, str] | None, *, resumed: bool) -> None:
         """Says that this process owns the run.
@@ -67,15 +67,17 @@ class RunTags:
         if owned is not None and not self._job_is_put:
             self._job_is_put = True
             attachment.put_tags(job_tag(owned))
-        if self._node_is_put or not host_tags:
+        if self._host_is_put or not host_tags:
             return
-        self._node_is_put = True
         if self._of_owner is not None:
+            self._host_is_put = True
             tags, resumed = self._of_owner
             put_host_tags(attachment, tags, resumed=resumed)
-        elif owned is not None or name is None:
+        elif owned is not None or name is None:  # also if the owner joins a node that has its tags already
+            self._host_is_put = True
             attachment.offer_host_tags()
-        else:
+        elif not self._node_is_put:
+            self._node_is_put = True
             node_tags(name, self._job, attachment.put_tags)
 
 

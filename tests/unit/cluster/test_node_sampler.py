@@ -304,8 +304,10 @@ def test_a_leader_tags_the_run_for_an_owner_on_its_node(attached: list[Attached]
     second = member(rank=1)
     assert "sysmetrics.job" not in attached[0].tags
     assert not attached[0].announcer.speaks
+    assert "sys.offered" not in attached[0].tags
     owner = member(OWNER, rank=0)
     step(second)
+    assert "sys.offered" in attached[0].tags  # it has those of the node already
     assert attached[0].announcer.speaks
     assert attached[0].tags["sysmetrics.job"].startswith("slurm:7 ")
     owner.drop(OWNER, ended=True)
