@@ -173,8 +173,9 @@ def test_there_are_three_threads_whatever_the_number_of_runs(daemon: Daemon) -> 
     all_series = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
     for series in all_series:
         daemon.detach(series, None)
-    started = sorted(thread.name for thread in ours() if thread not in before)
-    assert started == [
+    # A disk that takes longer than a tenth of a second has one more thread look after the sampler.
+    names = {thread.name for thread in ours() if thread not in before} - {"sysmetrics-watchdog"}
+    assert sorted(names) == [
         "sysmetrics-journal",
         "sysmetrics-sampler",
         "sysmetrics-sender-0",
