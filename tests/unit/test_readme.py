@@ -70,7 +70,7 @@ def test_links_become_absolute_for_the_index() -> None:
     made = absolute(README, "https://example.org/team/project", "v1.0")
     targets = re.findall(r"\]\(([^)\s]+)\)", made)
     assert all(target.startswith("https://") for target in targets)
-    assert "](https://example.org/team/project/raw/v1.0/assets/cluster_nodes.png)" in made
+    assert "](https://example.org/team/project/raw/v1.0/assets/three_views.png)" in made
     assert "](https://example.org/team/project/blob/v1.0/docs/how_to/install.md)" in made
     assert absolute(made, "https://example.org/other", "v2") == made
 
