@@ -237,4 +237,5 @@ def test_even_the_shortest_run_has_levels(program: Program, server: CountingServ
         print(run.info.run_id)
     """
     (run_id,) = program(server.url, code).words
-    assert server.points(run_id).keys() >= LEVELS
+    # Private memory is read beside the ticks: on a busy machine not before the end of the run.
+    assert server.points(run_id).keys() >= LEVELS - {"system/process_memory_uss_megabytes"}

@@ -122,8 +122,8 @@ def test_nothing_is_left_afterwards_and_nothing_in_the_caller_is_changed(
     assert living(processes) == []
     assert not directory.exists()
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == handlers
-    assert set(threading.enumerate()) == threads
-    assert psutil.Process().num_fds() == descriptors
+    assert set(threading.enumerate()) <= threads  # one of before may have ended
+    assert psutil.Process().num_fds() <= descriptors
     assert capfd.readouterr() == ("", "")
 
 
